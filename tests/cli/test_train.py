@@ -331,11 +331,11 @@ def test_b8_a_full_disk_ends_training_in_one_line_and_leaves_the_last_whole_chec
         "import os, resource, sys\n"
         "from loopviz.cli import main as cli\n"
         "from loopviz.train.trainer import Trainer\n"
-        "save = Trainer._save\n"
+        "save = Trainer.checkpoint\n"
         "def limited(self):\n"
         "    if self.progress.step == 4: resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))\n"
         "    save(self)\n"
-        "Trainer._save = limited\n"
+        "Trainer.checkpoint = limited\n"
         "sys.exit(cli.main(sys.argv[1:]))\n"
     )
     command = [sys.executable, "-c", code, "train", str(recipe), "--out", str(out)]
