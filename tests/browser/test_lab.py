@@ -111,9 +111,9 @@ def test_b11_the_lab_opens_finished_and_quick_comes_to_a_headline_with_no_field_
     expect(page.locator('[data-panel="plot"] .main-svg').first).to_be_visible()
     expect(page.locator('[data-panel="plot"] .main-svg').first).to_contain_text("trained: 1 to 16 loops")
     expect(page.locator(".lv-table tbody tr").first).to_be_visible()
-    # text and model, and what is asked: the others are under More
+    # text, model and what it is held in, and what is asked: the others are under More
     visible = page.locator(".lv-asking .lv-field:visible")
-    assert {one.get_attribute("data-field") for one in visible.all()} == {"model", "loops", "text"}
+    assert {one.get_attribute("data-field") for one in visible.all()} == {"model", "precision", "loops", "text"}
     assert page.locator("[data-field=text] textarea").input_value().strip()
     quick, full = page.locator(".lv-sizes button").all()
     for button, size in ((quick, "Quick"), (full, "Full")):
