@@ -183,9 +183,9 @@ class _Parts:
         self.mlp, self.expands = by_name["mlp"]
         self.width, self.trains = self.attention.head_dim, self.attention.training
         self.attends = attends and not self.trains  # its dropout is its own
-        self.norm_before, self.norm_after = (
-            _norm(*by_name[name]) for name in ("input_layernorm", "post_attention_layernorm")
-        )
+        norms = [by_name[name] for name in ("input_layernorm", "post_attention_layernorm")]
+        self.epsilons = [(norm.__dict__, norm.__dict__.get("variance_epsilon")) for norm, _ in norms]
+        self.norm_before, self.norm_after = (_norm(*norm) for norm in norms)
         self.o, self.down = (_linear(*by_name[name]) for name in ("o_proj", "down_proj"))
         self.qkv = _linears([by_name[name] for name in ("q_proj", "k_proj", "v_proj")])
         self.gate_up = _linears([by_name[name] for name in ("gate_proj", "up_proj")])
@@ -194,6 +194,8 @@ class _Parts:
 
     def holds(self) -> bool:
         """Whether each module still stands where it stood, and is heard, or not, as it was."""
+        if any(held.get("variance_epsilon") != epsilon for held, epsilon in self.epsilons):
+            return False
         return self.attention.training is self.trains and all(
             held.get(name) is module and _quiet(module, kind) is quiet
             for held, name, module, kind, quiet in self.places
@@ -265,8 +267,12 @@ def _norm(module: Any, quiet: bool) -> Call:
     """RMSNorm over the last dimension, in the order that its module sums and rounds in."""
     if not quiet:
         return module
-    held, eps = module._parameters, torch.tensor(module.variance_epsilon)
-    count = torch.tensor(float(held["weight"].shape[0]))  # a tensor is added, and divided by, quicker than a number
+    held, number = (
+        module._parameters,
+        {"dtype": torch.float32, "device": "cpu"},
+    )  # whatever tensors are by default elsewhere
+    eps = torch.tensor(module.variance_epsilon, **number)  # a tensor is added, and divided by, quicker than a number
+    count = torch.tensor(held["weight"].shape[0], **number)
 
     def normed(x: Tensor) -> Tensor:
         if x.device.type != "cpu":

@@ -205,6 +205,27 @@ def test_a_module_put_in_anothers_place_is_called() -> None:
     assert torch.equal(decoded(model), decoded(expected))
 
 
+def test_a_norm_whose_epsilon_changes_and_another_default_of_tensors() -> None:
+    model = build(LOOP)
+    decoded(model)
+    model.model.layers[1].input_layernorm.variance_epsilon = 0.5
+    assert torch.equal(decoded(model), decoded(by_modules(model)))
+    fresh = build(LOOP)
+    expected = decoded(by_modules(fresh))
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            _parts_of_all(fresh)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(decoded(fresh), expected)
+
+
+def _parts_of_all(model: LoopLlamaForCausalLM) -> None:
+    for layer in model.model.layers:
+        lean._parts_of(layer)
+
+
 def test_hooks_on_every_module_of_the_process_are_called() -> None:
     model, calls = build(LOOP), []
     handle = nn.modules.module.register_module_forward_hook(lambda module, *_: calls.append(type(module)))
