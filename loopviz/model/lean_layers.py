@@ -9,7 +9,7 @@ one whose `forward` was changed) is called as ever; what is hooked, replaced or 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -271,8 +271,8 @@ def _norm(module: Any, quiet: bool) -> Call:
         module._parameters,
         {"dtype": torch.float32, "device": "cpu"},
     )  # whatever tensors are by default elsewhere
-    eps = torch.tensor(module.variance_epsilon, **number)  # a tensor is added, and divided by, quicker than a number
-    count = torch.tensor(held["weight"].shape[0], **number)
+    eps = number(module.variance_epsilon)  # a tensor is added, and divided by, quicker than a number
+    count = number(held["weight"].shape[0])
 
     def normed(x: Tensor) -> Tensor:
         if x.device.type != "cpu":
