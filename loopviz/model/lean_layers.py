@@ -267,10 +267,8 @@ def _norm(module: Any, quiet: bool) -> Call:
     """RMSNorm over the last dimension, in the order that its module sums and rounds in."""
     if not quiet:
         return module
-    held, number = (
-        module._parameters,
-        {"dtype": torch.float32, "device": "cpu"},
-    )  # whatever tensors are by default elsewhere
+    held = module._parameters
+    number = partial(torch.tensor, dtype=torch.float32, device="cpu")  # whatever tensors are by default elsewhere
     eps = number(module.variance_epsilon)  # a tensor is added, and divided by, quicker than a number
     count = number(held["weight"].shape[0])
 
