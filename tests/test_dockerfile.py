@@ -143,6 +143,9 @@ def test_what_it_starts_takes_its_options_and_variables(monkeypatch: pytest.Monk
     (started,) = map(json.loads, said("CMD"))
     assert started[:2] == ["python", "app.py"]
     assert "app.py" in copied()
+    assert said("STOPSIGNAL") == ["SIGINT"], (
+        "Python hears no SIGTERM as the first process: it would be killed after ten seconds"
+    )
     for name in ("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT"):
         monkeypatch.setenv(name, variables()[name])
     options = command._parser(None, None).parse_args(started[2:])
