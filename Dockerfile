@@ -23,6 +23,8 @@ ENV HOME=/cache HF_HOME=/cache/huggingface LOOPVIZ_CACHE=/cache/loopviz XDG_CACH
 USER 10001
 VOLUME /cache
 EXPOSE 7860
+# What ends it: as the first process of a container Python does not hear SIGTERM, and would be killed ten seconds later.
+STOPSIGNAL SIGINT
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:7860/loopviz-health', timeout=4)"]
 CMD ["python", "app.py"]

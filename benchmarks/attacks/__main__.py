@@ -33,7 +33,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; default: all")
     parser.add_argument(
-        "--trials", type=int, help="of each kind (the table's: 20 left, 30 runs kept, 2,000 calls, 50 kills)"
+        "--trials",
+        type=int,
+        help="of each kind (the table's: 20 left, 30 runs kept, 10,000 calls, 50 kills)",
     )
     parser.add_argument("--seed", type=int, default=1, help="of what is drawn at random")
     asked = parser.parse_args()

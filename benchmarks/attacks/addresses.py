@@ -3,46 +3,57 @@
 from __future__ import annotations
 
 import functools
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.attacks.visiting import ELEMENTS, Visitor
+from loopviz.app.contract import EVENTS, FILES, PAGES, QUERIES, QUESTIONS, STORE, STORE_CALLS
 
+# What a page's address and its picture's may ask for.
+_QUERY = "&".join(f"{name}={{word}}" for name in QUERIES.values())
 # Ours, with what stands in a place of each.
 OWN = (
+    *(("GET", beside[1:]) for beside in PAGES.values()),
+    *(("GET", f"{beside[1:]}?{_QUERY}") for beside in PAGES.values()),
     ("GET", "/loopviz-assets/{mark}/{name}"),
     ("GET", "/loopviz-source/{path}"),
+    ("GET", f"/loopviz-card?{_QUERY}"),
+    ("GET", "/loopviz-card?s={word}"),
+    ("GET", "/loopviz-card?run={run}"),
     ("GET", "/loopviz-run/{run}"),
     ("POST", "/loopviz-run/{run}"),
     ("HEAD", "/loopviz-run/{run}"),
-    ("GET", "/loopviz-share/link?s={word}"),
-    ("POST", "/loopviz-share/open"),
-    ("GET", "/loopviz-share/{run}/trace"),
-    ("GET", "/loopviz-share/{run}/report"),
-    ("GET", "/loopviz-share/{run}/panel/convergence/csv"),
-    *(
-        ("POST", f"/loopviz-store/{act}")
-        for act in (
-            "save",
-            "open",
-            "delete",
-            "class",
-            "class/new",
-            "learn/hand_in",
-            "learn/handed",
-            "ttt/save",
-            "ttt/open",
-        )
-    ),
-    ("GET", "/loopviz-store/gallery"),
+    ("GET", f"/{FILES}/link?s={{word}}"),
+    ("POST", f"/{FILES}/open"),
+    ("POST", f"/{FILES}/ttt/open"),
+    *(("GET", f"/{FILES}/{{run}}/{kind}") for kind in ("{kind}", "trace", "report", "python", "notebook")),
+    ("GET", f"/{FILES}/ttt/{{run}}/trace"),
+    ("GET", f"/{FILES}/teach/{{run}}/adapter"),
+    ("GET", f"/{FILES}/{{run}}/panel/{{panel}}/{{table}}"),
+    *(("GET" if body is None else "POST", f"/{STORE}/{act}") for act, (body, _) in STORE_CALLS.items()),
     ("GET", "/loopviz-api"),
-    ("POST", "/loopviz-api/{name}"),
+    ("POST", "/loopviz-api/{tool}"),
     ("POST", "/loopviz-mcp"),
     ("GET", "/loopviz-health"),
     ("GET", "/loopviz-metrics"),
-    ("GET", "/compare"),
-    ("GET", "/lab"),
 )
+# A place's name -> what a page or a program would put there.
+PLACES: Mapping[str, str] = {
+    "mark": "0a1b",
+    "name": "main.js",
+    "path": "loopviz/app/main.py",
+    "run": "recorded",
+    "kind": "trace",
+    "panel": "convergence",
+    "table": "csv",
+    "tool": "run",
+    "word": "abc",
+    "size": "192",
+    "session_hash": "abc",
+    "api_name": "predict",
+}
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,11 @@ class Address:
 
     method: str
     path: str
+
+    @property
+    def usual(self) -> str:
+        """The path as a page or a program asks for it."""
+        return re.sub(r"\{(\w+)\}", lambda place: PLACES.get(place[1], "x"), self.path)
 
 
 @functools.cache
@@ -82,3 +98,24 @@ def functions(visitor: Visitor) -> list[tuple[int, str]]:
 def events(visitor: Visitor) -> list[dict[str, Any]]:
     """Every event that the server answers."""
     return [event for event in visitor.server.config["dependencies"] if event["backend_fn"]]
+
+
+def page_of(visitor: Visitor, element: int) -> str:
+    """The page whose live element has this number; "" for another element."""
+    own = (c["props"].get("elem_id") for c in visitor.server.config["components"] if c["id"] == element)
+    named = next(own, None)
+    return next((page for page, elem_id in ELEMENTS.items() if elem_id == named), "")
+
+
+def asked_with(visitor: Visitor, event: Mapping[str, Any]) -> type | None:
+    """What a page's script says with an event, as the contract has it; None: nothing, or no script says it."""
+    for element, name in event["targets"]:
+        if kind := EVENTS.get(page_of(visitor, element), {}).get(name):
+            return kind
+    return None
+
+
+def asked_of(visitor: Visitor, element: int, name: str) -> type | None:
+    """What a page's script asks a server function, as the contract has it."""
+    found = QUESTIONS.get(page_of(visitor, element), {}).get(name)
+    return None if found is None else found[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import json
 import secrets
@@ -14,10 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.attacks.serving import Attacked
+from loopviz.app.contract import PAGES, STORE, TICKET_HEADER
 
 API = "/gradio_api"
-ELEMENTS = {"explore": "lv-live", "compare": "lv-compare", "lab": "lv-lab"}
-_RUNS = {"explore": "start", "compare": "begin", "lab": "begin"}
+# The one element of each page that asks its server: a page that is new is here too.
+ELEMENTS = {page: f"lv-{page}" for page in PAGES} | {"explore": "lv-live", "learn": "lv-lessons"}
+_RUNS = dict.fromkeys(PAGES, "begin") | {"explore": "start"}
 _SWAP = str.maketrans("\"'", "'\"")
 READY = 180.0  # seconds that a model may take to be loaded
 
@@ -207,6 +210,20 @@ class Visitor:
         if self.page != "explore":
             return self.ask("stop", {"ticket": self.ticket}, patience=patience)
         return self.call(self.event(ELEMENTS["explore"], "halt"), [], {"n": self._n}, patience=patience)
+
+    @functools.cached_property
+    def shown(self) -> str:
+        """The ticket that a page is given as its visit begins, and shows where files and stored runs are."""
+        answer = self.call(self.event(ELEMENTS["explore"], "visit"), [])
+        try:
+            return json.loads(answer.said["data"][0].translate(_SWAP))["visit"]["ticket"]
+        except (LookupError, TypeError, AttributeError, ValueError):
+            raise RuntimeError(f"a visit is given no ticket: {answer.status} {answer.text[:200]}") from None
+
+    def stored(self, act: str, asked: Any) -> Answer:
+        """One of `contract.STORE_CALLS` that has a body, with this visit's ticket."""
+        headers = {"Content-Type": "application/json", TICKET_HEADER: self.shown}
+        return request(self.server, "POST", f"/{STORE}/{act}", json.dumps(asked).encode(), headers)
 
     def leave(self) -> None:
         """Close the tab."""

@@ -126,6 +126,28 @@ def test_as_many_runs_as_are_made_at_a_time_have_room_and_hosting_says_so(profil
     assert f"`{profile.name}` {most:g} GiB" in hosting
 
 
+def size(amount: int) -> str:
+    """Bytes as documents write them."""
+    return f"{amount / 2**30:g} GiB" if amount >= 2**30 else f"{amount / 2**20:g} MiB"
+
+
+def test_the_readme_s_figures_are_those_of_the_profile() -> None:
+    """It said 512 MB and 192 MB when the profile had other values."""
+    readme = " ".join((Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").split())
+    most = PUBLIC
+    seconds = (most.seconds_run or 0, most.seconds_compare or 0, most.seconds_lab or 0)
+    run, compare, lab = (f"{one / 60:g}" for one in seconds)
+    for said in (
+        f"({size(most.download_bytes)} of files, {size(most.one_model_bytes)} once loaded, {most.layers} layers, "
+        f"{most.vocabulary:,} tokens)",
+        f"A run ends after {run} minutes, a comparison after {compare}, a measurement after {lab}",
+        f"A public server keeps {size(most.kept_bytes)} of all visitors' work and {size(most.run_bytes)} of one run, and opens "
+        f"trace files of at most {size(most.trace_bytes)}, {most.trace_tokens:,} tokens and {most.trace_rows:,} rows",
+        f"Other models are kept up to {size(most.model_bytes)} (local: {size(LOCAL.model_bytes)})",
+    ):
+        assert said in readme, said
+
+
 def is_number(node: ast.expr | None) -> bool:
     """Whether an expression is made of numbers alone."""
     if isinstance(node, ast.Constant):

@@ -41,6 +41,7 @@ class Sizes(NamedTuple):
 
 
 SIZES = Sizes.of(LOCAL)
+PROMPT_CHARACTERS = st.PROMPT_LIMIT  # of a prompt, before a token of it is counted
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from loopviz.app import controls as st
 from loopviz.app.contract import FOOTER, PAGES
 from loopviz.app.explore import served  # noqa: F401  (hands the server what it serves)
 from loopviz.app.profile import PROFILES, Profile
 from loopviz.app.server import assets, citation, footer, limits
+from loopviz.app.sessions.store_desk import quotas_of
 from loopviz.app.texts import LANGUAGES, text
 from loopviz.panels.loop import instrument
+from loopviz.store import mirror
 from loopviz.version import version
 from scripts.verify_instrument import measured
 
@@ -111,11 +114,53 @@ def test_what_a_server_allows_is_told_before_it_is_met(profile: Profile, lang: s
 
 def test_every_limit_that_a_visitor_may_meet_is_among_them() -> None:
     """Those that are not: of the server's own work, or of what a program that is no page of ours sends."""
-    own = """name paths any_model named_models carried_runs carried_seconds distances model_seconds one_model_bytes model_loads models_wanted
-    download_bytes layers vocabulary tokenizer_seconds tokenizer_bytes body_bytes question_bytes body_seconds pause_seconds
+    own = """name paths any_model named_models carried_runs carried_seconds distances model_seconds model_loads models_wanted
+    tokenizer_seconds tokenizer_bytes body_bytes question_bytes body_seconds pause_seconds
     events_at_once short_events pages line_messages answer_messages files_at_once files_read_at_once files_made_at_once
-    readings_waiting reading_patience file_seconds trace_rows line_characters rows_shown sessions store store_folders store_new_folders
+    readings_waiting reading_patience file_seconds rows_shown sessions store
     calls_at_once log log_prompts zero_gpu precision teaches store_dataset engine"""
-    shown = {*limits.TIMES, *limits.SIZES, *limits.COUNTS, *limits.STORED_SIZES, "store_days", "store_visitor_runs"}
+    shown = {*limits.TIMES, *limits.SIZES, *limits.COUNTS, *limits.NAMED_SIZES, *limits.NAMED_COUNTS}
+    shown |= {*limits.STORED_SIZES, "store_days", "store_visitor_runs", "store_folders", "store_new_folders"}
     assert shown | set(own.split()) == {field.name for field in dataclasses.fields(Profile)}
     assert not shown & set(own.split())
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_what_stops_a_model_that_is_named_is_told_where_one_may_be_named(lang: str) -> None:
+    names = (*limits.NAMED_SIZES, *limits.NAMED_COUNTS)
+    words = {text(lang, f"limits.{name}") for name in names}
+    assert not words & set(dict(limits.told(PROFILES["public"], lang)))
+    some = dict(limits.told(dataclasses.replace(PROFILES["public"], named_models=("org/one",)), lang))
+    assert [some[text(lang, f"limits.{name}")] for name in names] == ["4 GiB", "2 GiB", "128", "300,000"]
+    assert words <= set(dict(limits.told(PROFILES["local"], lang)))
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_how_long_a_prompt_may_be_is_told_and_is_what_refuses_it(lang: str) -> None:
+    for profile in PROFILES.values():
+        assert dict(limits.told(profile, lang))[text(lang, "limits.prompt_characters")] == "20,000"
+    assert not st.check_prompt("a" * 20_000, lang)
+    (problem,) = st.check_prompt("a" * 20_001, lang)
+    assert "20" in problem.reason
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_what_a_class_folder_holds_is_told_where_there_may_be_one(lang: str) -> None:
+    folders = text(lang, "limits.store_folders")
+    names = {text(lang, f"limits.{name}") for name in ("folder_answers", "folder.folder_answer_bytes")}
+    assert not {*names, folders} & set(dict(limits.told(PROFILES["class"], lang))), "nothing is kept here"
+    kept = {name: dict(limits.told(dataclasses.replace(one, store="/x"), lang)) for name, one in PROFILES.items()}
+    assert kept["class"][folders] == "200"
+    assert kept["public"][folders] == text(lang, "limits.store_folders.host")
+    quotas = quotas_of(PROFILES["class"])
+    assert kept["class"][text(lang, "limits.folder_answers")] == f"{quotas.folder_answers:,}" == "2,000"
+    assert kept["class"][text(lang, "limits.folder.folder_answer_bytes")] == "16 MiB"
+    assert kept["class"][text(lang, "limits.folder.answer_bytes")] == "0.25 MiB"
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_how_often_a_dataset_takes_something_is_told_where_there_is_one(lang: str) -> None:
+    commits = text(lang, "limits.commits")
+    kept = dataclasses.replace(PROFILES["public"], store="/x")
+    assert commits not in dict(limits.told(kept, lang))
+    assert dict(limits.told(dataclasses.replace(kept, store_dataset="a/b"), lang))[commits] == str(mirror.AN_HOUR)
