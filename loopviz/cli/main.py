@@ -526,6 +526,8 @@ def _table(trace: Trace, interrupted: bool) -> None:
             f"loops of layers {block.layers[0]}-{block.layers[1]}",
             f"mean {block.mean_steps:.2f}, max {block.max_steps}; stopped by: {reasons} (tokens)",
         )
+        if block.mean_read_out is not None:
+            table.add_row("", f"its exit gate read out step {block.mean_read_out:.2f} on average")
     table.add_row("KV cache", f"{summary.bytes_used:,} bytes used, {summary.bytes_allocated:,} allocated")
     table.add_row("", f"plain Llama {summary.bytes_plain:,}, unrolled {summary.bytes_unrolled:,}")
     if summary.tokens_per_second is not None:

@@ -63,6 +63,15 @@ def test_run_prints_the_text_and_the_table(folder, capfd, tmp_path):
         assert f"{last[name]:,}" in err
 
 
+def test_the_closing_table_says_which_step_an_exit_gate_read_out(capfd, tmp_path):
+    saved, asked = tmp_path / "run.loopviz", ["--prompt", "Once upon", "--model", "stories-loop", "--max-new-tokens", 3]
+    assert run(*asked, "--exit-selection", "gate", "--exit-threshold", 0.2, "--save", saved) == 0
+    steps = [frame["blocks"][0]["gate"]["read_out"] for frame in file.load(saved).frames]
+    assert f"its exit gate read out step {sum(steps) / len(steps):.2f} on average" in capfd.readouterr().err
+    assert run(*asked) == 0
+    assert "exit gate" not in capfd.readouterr().err
+
+
 @pytest.fixture
 def stdin(monkeypatch):
     """Give bytes to standard input."""

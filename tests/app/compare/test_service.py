@@ -366,6 +366,19 @@ def test_a15_the_comparison_opens_on_memory_against_perplexity(comparisons: Comp
     assert groups == sorted(groups, key=[None, "buys", "costs", "ran"].index), "the verdict comes first"
 
 
+def test_the_step_that_a_gate_chose_is_in_sight_where_one_chooses(comparisons: Comparisons) -> None:
+    gated = Comparisons(Service(ModelRoom("stories-loop"), Registry()), every=0)
+    loop = {"block_start": 0, "block_end": 1, "exit_selection": "gate", "exit_threshold": 0.2}
+    page = put_together(said(gated.run(asked({}, loop, model="stories-loop"), "me")))
+    shown = {column["name"] for column in page["columns"] if column["first"]}
+    assert "read_out_mean" in shown
+    rows = [page["cards"][place]["row"] for place in "01"]
+    assert rows[0]["read_out_mean"] is None
+    assert 1 <= rows[1]["read_out_mean"] < rows[1]["loops_mean"] == rows[0]["loops_mean"]
+    plain = put_together(said(comparisons.run(asked(None, BLOCK), "me")))
+    assert "read_out_mean" not in {column["name"] for column in plain["columns"] if column["first"]}
+
+
 # --- the page ----------------------------------------------------------------------------------------------------------
 
 
