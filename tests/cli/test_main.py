@@ -243,7 +243,9 @@ def test_the_article_s_numbers_are_drawn_by_and_it_is_said_that_its_own_call_dra
     saved = tmp_path / "t.loopviz"
     asked = ("--prompt", "word", "--preset", "article", "--max-new-tokens", 2, "--seed", 3, "--save", saved)
     assert run("--model", folder, *asked) == 0
-    assert "own call draws nothing, but searches over 4 beams" in capfd.readouterr().err
+    said = " ".join(capfd.readouterr().err.split())
+    assert "own call draws nothing, but searches over 4 beams" in said
+    assert "--beams 4 makes that call" in said
     settings = file.load(saved).meta["settings"]
     drawn = {"do_sample": True, "temperature": 1.5, "top_k": 50, "top_p": 0.8, "seed": 3, "max_new_tokens": 2}
     assert drawn.items() <= settings.items()
