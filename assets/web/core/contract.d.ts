@@ -2122,6 +2122,8 @@ export interface TeachConfig {
   samples: Samples;
   /** the fixed one to begin with, by model; "": of any other */
   prompts: Record<string, string>;
+  /** of prompts and responses, as the form has them */
+  prompt_templates: string[];
   /** characters of a text */
   limit: number;
   /** where what is kept is fetched from; {run} stands in it */

@@ -26,7 +26,9 @@ from loopviz.app.teach.service import Teaching
 from loopviz.app.texts import LANGUAGES, text
 from loopviz.engine.local import LocalEngine
 from loopviz.model.checkpoints import load_checkpoint
+from loopviz.engine.pieces import decode
 from tests.app.page_double import unwire
+from loopviz.prompt_templates import TEMPLATES
 from tests.conftest import make_llama
 
 pytest.importorskip("peft", reason="optional: pip install 'loopviz[teach]'")
@@ -39,7 +41,7 @@ TEXT = "Once upon a time there was a loop that went round. " * 8
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) -> str:
     made = tmp_path_factory.mktemp("teach") / "tiny"
-    make_llama().save_pretrained(made)
+    make_llama(max_position_embeddings=512).save_pretrained(made)  # room for a template
     tiny_tokenizer.save_pretrained(made)
     return str(made)
 
@@ -191,6 +193,7 @@ def test_what_is_refused_is_told_beside_its_field(
     teaching: Teaching, folder: str, lang: str, change: dict[str, Any], field: str, says: tuple[str, str]
 ) -> None:
     last = all_of(teaching.run(begin(folder, lang=lang, **change), "me"))[-1]
+        ({"values": {**VALUES, "template": "alpaca"}}, "template", ("plain text has none", "纯文本没有模板")),
     assert (last["kind"], last["over"], last["field"]) == ("status", True, field)
     assert says[list(LANGUAGES).index(lang)] in last["text"]
     assert not len(teaching.runs)
@@ -200,6 +203,20 @@ def test_only_a_server_of_ones_own_teaches(folder: str) -> None:
     teaching = Teaching(Service(ModelRoom(folder, profile=PUBLIC), Registry()))
     last = all_of(teaching.run(begin(folder), "me"))[-1]
     assert last["bad"]
+
+
+def test_prompts_and_responses_are_taught_in_the_template_that_was_chosen(
+    teaching: Teaching, folder: str, engine: LocalEngine
+) -> None:
+    rows = "\n".join(json.dumps({"instruction": "go", "input": "left", "output": f"{n} steps"}) for n in range(4))
+    values = {**VALUES, "kind": "instructions", "template": "alpaca", "window": 400, "steps": 1, "every": 1}
+    last = all_of(teaching.run(begin(folder, text=rows, values=values), "me"))[-1]
+    assert (last["end"], last["step"]) == ("done", 1)
+    assert "--template alpaca" in last["command"]
+    (run,) = teaching.runs
+    asked = decode(engine.tokenizer, run.prepared.task.train[0][0])
+    assert "### Instruction:\ngo\n\n### Input:\nleft\n\n### Response:" in asked
+    assert data(teaching.room)["prompt_templates"] == ["own", *TEMPLATES]
     assert text("en", "teach.elsewhere") in last["text"]
     assert not data(teaching.room)["teaches"]
     short = ModelRoom(folder, profile=dataclasses.replace(LOCAL, text_characters=9))
