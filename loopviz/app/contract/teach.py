@@ -57,6 +57,7 @@ class TeachKept(TypedDict):
     loops: int  # its default
     said: str  # what it is worth
     command: str  # that opens it
+    link: Text  # the word that opens it on Compare, beside the model without it; None where no folder may be named
 
 
 class TeachSnapshot(TypedDict):

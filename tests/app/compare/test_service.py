@@ -318,6 +318,7 @@ def test_the_page_opens_with_what_a_link_says(comparisons: Comparisons) -> None:
     word, _ = encode(PageState(values=values, prompt="Hello"))
     opened = json.loads(comparisons.opening(json.dumps({"word": word, "lang": "en"})))
     assert (opened["prompt"], opened["values"], opened["said"]) == ("Hello", values, [])
+    assert opened["beside"] is None
     broken = json.loads(comparisons.opening(json.dumps({"word": "1???", "lang": "zh"})))
     assert (broken["values"]["model"], broken["prompt"], len(broken["said"])) == ("tiny", None, 1)
 
