@@ -116,6 +116,7 @@ RULES: Mapping[str, str] = MappingProxyType(
         "records_empty": "holds no record",
         "teach_peft": "teaching needs the package peft: {install}, and start the server again",
         "teach_adapter": "is an adapter itself; merge it into a model first (loopviz merge), and teach that",
+        "teach_template": "plain text has none; leave it as it was ('own'), or give prompts and responses",
         "teach_short": "{n} tokens; with a window of {window} at least {least} are needed; give more text, or a shorter window",
         "teach_rows": "one record; at least 2 are needed, one to learn and one to measure on",
         "teach_prompt": "{n} tokens; at most {most} are read at every evaluation; shorten it",

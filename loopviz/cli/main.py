@@ -15,7 +15,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from loopviz import imports, outputs, signals
 from loopviz.cli import anatomy, gate, lesson, precision, store, teach
 from loopviz.cli import measure as measuring
 from loopviz.cli import train as training
+from loopviz.cli.beams import OF_ARTICLE, check_beams, run_beams
 from loopviz.cli.options import (
     add_adapter,
     add_import,
@@ -44,6 +45,7 @@ from loopviz.text_file import read_text
 from loopviz.version import version
 
 if TYPE_CHECKING:
+    from loopviz.model.checkpoints.load import LoadedCheckpoint
     from loopviz.trace import Trace
     from loopviz.trace.schema import BlockMeta
 
@@ -125,9 +127,15 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--chat", action="store_true", help="the same as --template chat")
     told = (
         "article: draw by the numbers that the article on LLaMA gives for Alpaca (temperature 1.5, top-p 0.8, top-k 50, 256 tokens); "
-        "its own call draws nothing, but searches over 4 beams; options beside it go before it"
+        f"its own call draws nothing, but searches over {ARTICLE_BEAMS} beams, which --beams {ARTICLE_BEAMS} beside it does; options beside it "
+        "go before it"
     )
     how.add_argument("--preset", choices=("article",), help=told)
+    told = (
+        "search over N texts at once, as transformers' generate(num_beams=N) does, and print the likeliest; the text alone: nothing is "
+        "drawn, recorded or saved"
+    )
+    how.add_argument("--beams", type=int, metavar="N", help=told)
     how.add_argument("--no-record", action="store_true", help="loop counts only: no per-step numbers, no states")
     how.add_argument(
         "--extras",
@@ -324,12 +332,16 @@ def _check_ttt_export(options: argparse.Namespace) -> None:
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """The options that were given, as fields of StreamSettings."""
+    if options.beams is not None:
+        check_beams(options)
     names = ("max_new_tokens", "repetition_penalty", "top_tokens", "extras", "template", "input", *SAMPLING_ONLY)
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     idle = [option(name) for name in SAMPLING_ONLY if name in given]
     if idle and not options.do_sample and not options.preset:
         raise UsageError(f"{', '.join(idle)}: no effect without --sample")
     preset = ARTICLE_SAMPLING if options.preset else {"do_sample": options.do_sample}
+    if options.beams is not None:
+        preset = {name: value for name, value in preset.items() if name in OF_ARTICLE}
     return {**preset, **given} | {
         "chat": options.chat,
         "record": "off" if options.no_record else "full",
@@ -354,13 +366,41 @@ def _run(options: argparse.Namespace) -> int:
     if options.inner_lr is not None:
         raise UsageError(f"--inner-lr {options.inner_lr}: no effect, {options.model} is no TTT model")
 
-    import torch
-
     from loopviz.engine import Steering, StreamSettings, run_meta, stream
-    from loopviz.model.checkpoints.layout_choice import arrange
     from loopviz.trace import Trace
 
     settings = StreamSettings(**fields)
+    loaded = _loaded(options, loop)
+    if options.beams is not None:
+        asked = Trace(run_meta(loaded.model, loaded.tokenizer, prompt, settings))
+        _tell_notes(options, loaded, loop, asked)
+        return run_beams(loaded, prompt, settings, options.beams, _safe())
+    changes = Steering()
+    for token in sorted({token for token, _, _ in options.change}):
+        changes.set_loop(token=token, **{name: value for at, name, value in options.change if at == token})
+    steering = changes if options.change else None
+    frames = stream(loaded.model, loaded.tokenizer, prompt, settings, steering=steering)
+    meta = run_meta(loaded.model, loaded.tokenizer, prompt, settings, steering=steering)
+    trace = Trace(meta)
+    _check_changes(options.change, trace, settings.max_new_tokens)
+    _tell_notes(options, loaded, loop, trace)
+    ended = _print_text(frames, trace, echo=template_of(settings.to_dict()) == "none")
+    if len(trace):
+        _table(trace, ended is not None)
+        _tell_unmade(options.change, trace)
+    if options.save is not None and len(trace):
+        _save(trace, loaded.model, options.save)
+    if ended is not None:
+        raise ended
+    return 0
+
+
+def _loaded(options: argparse.Namespace, loop: dict[str, Any]) -> LoadedCheckpoint:
+    """The model that was asked for, with its loop; UsageError for settings of a loop that it does not have."""
+    import torch
+
+    from loopviz.model.checkpoints.layout_choice import arrange
+
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     loaded = load(
@@ -376,25 +416,7 @@ def _run(options: argparse.Namespace) -> int:
     idle = [option(name) for name in loop if name != "loop_layers"]
     if idle and not loaded.model.config.loop_blocks():
         raise UsageError(f"{', '.join(idle)}: no effect without --loop-layers (nothing loops in this model)")
-    changes = Steering()
-    for token in sorted({token for token, _, _ in options.change}):
-        changes.set_loop(token=token, **{name: value for at, name, value in options.change if at == token})
-    steering = changes if options.change else None
-    frames = stream(loaded.model, loaded.tokenizer, prompt, settings, steering=steering)
-    meta = run_meta(loaded.model, loaded.tokenizer, prompt, settings, steering=steering)
-    trace = Trace(meta)
-    _check_changes(options.change, trace, settings.max_new_tokens)
-    for note in _notes(options, loaded, loop, trace):
-        print(f"loopviz: note: {note}", file=sys.stderr)
-    ended = _print_text(frames, trace, echo=template_of(settings.to_dict()) == "none")
-    if len(trace):
-        _table(trace, ended is not None)
-        _tell_unmade(options.change, trace)
-    if options.save is not None and len(trace):
-        _save(trace, loaded.model, options.save)
-    if ended is not None:
-        raise ended
-    return 0
+    return loaded
 
 
 def _check_is_trace(file: Path) -> None:
@@ -436,6 +458,12 @@ def _tell_unmade(changes: Sequence[tuple[int, str, Any]], trace: Trace) -> None:
             print(f"loopviz: note: --change {token}:{name}={value}: not made, the run ended before", file=sys.stderr)
 
 
+def _tell_notes(options: argparse.Namespace, loaded: Any, loop: dict[str, Any], trace: Trace) -> None:
+    """Say on stderr what was asked for and will not be so."""
+    for note in _notes(options, loaded, loop, trace):
+        print(f"loopviz: note: {note}", file=sys.stderr)
+
+
 def _notes(options: argparse.Namespace, loaded: Any, loop: dict[str, Any], trace: Trace) -> list[str]:
     """What was asked for and will not be so, a line each."""
     from loopviz.engine import unknown_words
@@ -455,10 +483,10 @@ def _notes(options: argparse.Namespace, loaded: Any, loop: dict[str, Any], trace
         for token, name, value in options.change
         if 0 < token < trace.meta["prompt_tokens"]
     ]
-    if options.preset:
+    if options.preset and options.beams is None:
         notes.append(
             f"--preset article: the article's own call draws nothing, but searches over {ARTICLE_BEAMS} beams, in which temperature and "
-            f"top-p do nothing; a run follows one text. In Python: model.generate(num_beams={ARTICLE_BEAMS})"
+            f"top-p do nothing; a run follows one text. --beams {ARTICLE_BEAMS} makes that call"
         )
     settings = trace.meta["settings"]
     template = template_of(settings)
@@ -476,6 +504,11 @@ def _block_metas(model: Any, fields: dict[str, Any]) -> list[BlockMeta]:
     return block_metas(model.with_loop(**fields).config)
 
 
+def _safe() -> Callable[[str], str]:
+    """What makes a text such that stdout, where it is a terminal, shows it and does not obey it."""
+    return (lambda text: text.translate(CONTROLS)) if sys.stdout.isatty() else str
+
+
 def _print_text(frames: Any, trace: Trace, echo: bool) -> BaseException | None:
     """Print pieces as they come into ``trace``.
 
@@ -484,7 +517,7 @@ def _print_text(frames: Any, trace: Trace, echo: bool) -> BaseException | None:
         trace.
     """
     first = trace.meta["prompt_tokens"] - 1
-    safe = (lambda text: text.translate(CONTROLS)) if sys.stdout.isatty() else str
+    safe = _safe()
     try:
         with outputs.naming("stdout"), closing(frames):
             for frame in frames:
@@ -526,6 +559,8 @@ def _table(trace: Trace, interrupted: bool) -> None:
             f"loops of layers {block.layers[0]}-{block.layers[1]}",
             f"mean {block.mean_steps:.2f}, max {block.max_steps}; stopped by: {reasons} (tokens)",
         )
+        if block.mean_read_out is not None:
+            table.add_row("", f"its exit gate read out step {block.mean_read_out:.2f} on average")
     table.add_row("KV cache", f"{summary.bytes_used:,} bytes used, {summary.bytes_allocated:,} allocated")
     table.add_row("", f"plain Llama {summary.bytes_plain:,}, unrolled {summary.bytes_unrolled:,}")
     if summary.tokens_per_second is not None:

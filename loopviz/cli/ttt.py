@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PrintText = Callable[[Any, "Trace", bool], "BaseException | None"]
 # Options of `run` that are about loops, or about what a TTT run does not record.
-IDLE = ("change", "extras", "chat", "template", "input", "no_record", "top_tokens")
+IDLE = ("beams", "change", "extras", "chat", "template", "input", "no_record", "top_tokens")
 HEAD = f"{'layer':>5}  {'loss before':>11}  {'after':>8}  {'|W - W0|':>8}  {'of |W0|':>7}  {'rate':>8}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from loopviz.trace.exits import read_out_step
 from loopviz.trace.pace import sharing_of, tokens_per_second
 from loopviz.trace.trace import Trace
 
@@ -17,12 +18,15 @@ class BlockSummary:
         layers: ``(a, b)``.
         mean_steps, max_steps: of N over tokens.
         reasons: stop reason to tokens, most frequent first.
+        mean_read_out: the loop step that its exit gate had tokens read out from, on average over those that it spoke of
+            (:func:`loopviz.trace.exits.read_out_step`); None without a gate.
     """
 
     layers: tuple[int, int]
     mean_steps: float
     max_steps: int
     reasons: dict[str, int]
+    mean_read_out: float | None = None
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,15 @@ def summarize(trace: Trace) -> Summary:
     for i, spec in enumerate(trace.meta["blocks"]):
         counts = [frame["blocks"][i]["n_steps"] for frame in trace.frames]
         reasons = Counter(frame["blocks"][i]["stop_reason"] for frame in trace.frames)
+        gates = [gate for frame in trace.frames if (gate := frame["blocks"][i]["gate"]) is not None]
         blocks.append(
-            BlockSummary(tuple(spec["layers"]), sum(counts) / len(counts), max(counts), dict(reasons.most_common()))
+            BlockSummary(
+                layers=tuple(spec["layers"]),
+                mean_steps=sum(counts) / len(counts),
+                max_steps=max(counts),
+                reasons=dict(reasons.most_common()),
+                mean_read_out=sum(map(read_out_step, gates)) / len(gates) if gates else None,
+            )
         )
     last, prompt = trace.frames[-1], trace.meta["prompt_tokens"]
     passes = [frame["pass_ms"] for frame in trace.frames if frame["phase"] == "generated"]

@@ -145,6 +145,8 @@ def prepare(engine: Engine, values: Mapping[str, Any], given: Any, prompt: str, 
         os.path.abspath(os.path.expanduser(engine.name)) if not named and os.path.exists(engine.name) else engine.name
     )
     recipe = _fitting(recipe_of(values, base), model)
+    if recipe.template == "chat" and not tokenizer.chat_template:
+        raise FieldError("template", recipe.template, "chat_none")
     ids = _prompt(prompt, tokenizer, model.config.max_position_embeddings)
     needs = needed_bytes(model, recipe)
     check_memory(needs, recipe)

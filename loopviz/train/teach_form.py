@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from loopviz.checks import ABSENT, FieldError, check_characters, check_one_of, check_real, check_whole
+from loopviz.prompt_templates import TEMPLATES
 
 from .teach_recipe import INSTRUCTIONS, KINDS, TEXT, TeachRecipe
 
 LOOPS_BEYOND = 2  # so many loops more than are taught are measured too: whether it settles, or falls apart
 MOST_LOOPS = 32
 CLOSING_TOKENS = 4096  # measured on at the end, at most; the command's own number is twice that
+OWN = "own"  # of templates: the model's own chat template, or none where it has none
+TEMPLATE_CHOICES = (OWN, *TEMPLATES)  # how prompts are put, of prompts and responses
 FILES = {TEXT: "text.txt", INSTRUCTIONS: "text.jsonl"}  # what a visitor's text is called
 
 
@@ -59,7 +62,7 @@ NUMBERS: tuple[Number, ...] = (
     Number("every", 1, 10_000, 10),
     Number("seed", 0, 2**31 - 1, 0),
 )
-NAMES = frozenset({"kind", "text", "prompt", "model", *(number.name for number in NUMBERS)})
+NAMES = frozenset({"kind", "template", "text", "prompt", "model", *(number.name for number in NUMBERS)})
 
 
 def usual(first: int, last: int, context: int) -> dict[str, int]:
@@ -90,6 +93,10 @@ def recipe_of(values: Mapping[str, Any], model: str) -> TeachRecipe:
         number.check(filled[number.name])
     kind = values.get("kind", TEXT)
     check_one_of("kind", kind, KINDS)
+    template = values.get("template", OWN)
+    check_one_of("template", template, TEMPLATE_CHOICES)
+    if kind != INSTRUCTIONS and template != OWN:
+        raise FieldError("template", template, "teach_template")
     if filled["first"] > filled["last"]:
         raise FieldError("last", filled["last"], "at_least", low=f"first={filled['first']}")
     if filled["least"] > filled["most"]:
@@ -99,6 +106,7 @@ def recipe_of(values: Mapping[str, Any], model: str) -> TeachRecipe:
         {
             "base": model,
             "kind": kind,
+            "template": "" if template == OWN else template,
             "loop": {"loop_layers": [filled["first"], filled["last"]]},
             "loops": {"sampler": "uniform", "min": filled["least"], "max": filled["most"]},
             "lora": {"rank": filled["rank"], "alpha": float(filled["alpha"]), "dropout": 0.0},
@@ -129,6 +137,7 @@ def command_of(recipe: TeachRecipe, model: str) -> str:
     first, last = recipe.loop["loop_layers"]
     loops = f"{recipe.loops.min}-{recipe.loops.max}"
     named = ["--model", model, "--loop-layers", f"{first}-{last}", "--loops", loops, "--data", FILES[recipe.kind]]
+    named += ["--template", recipe.template] if recipe.template else []
     named += ["--out", "my-loop", "--steps", str(recipe.steps)]
     named += ["--rank", str(recipe.lora.rank), "--alpha", f"{recipe.lora.alpha:g}"]
     evaluation = recipe.evaluation

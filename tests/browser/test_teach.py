@@ -83,6 +83,40 @@ def test_a_model_is_taught_rests_and_what_it_learned_is_kept(visit: Visit, tmp_p
         assert {"my-loop/adapter_config.json", "my-loop/loop_adapter.json"} <= set(archive.namelist())
     assert findings(page) == []
     pictured(page, "teach-desktop")
+    with page.expect_popup() as opened:
+        page.get_by_role("link", name="Before beside after").click()
+    beside_it(opened.value)
+
+
+def beside_it(page: Page) -> None:
+    """Compare, with the model and what it learned as two cards; both write."""
+    page.wait_for_selector('.lv-page[data-ready="1"][data-model="ready"]')
+    names = page.locator(".lv-setup .lv-card-name")
+    assert [one.input_value() for one in names.all()] == ["Plain model", "What was taught"]
+    page.get_by_role("button", name="Compare", exact=True).click()
+    page.wait_for_selector('.lv-page[data-end="done"][data-rows="2"]')
+    for card in page.locator(".lv-setup").all():
+        expect(card.locator(".lv-card-text span").first).to_be_attached()
+    page.locator("[data-lang=zh]").click()
+    expect(names.nth(1)).to_have_value("教过之后")
+    page.close()
+
+
+def test_prompts_and_responses_are_put_in_a_template_that_is_chosen(visit: Visit) -> None:
+    page = visit(at="teach")
+    expect(field(page, "template")).to_be_disabled()
+    rows = "\n".join(f'{{"prompt": "Count to {n}.", "response": "one"}}' for n in range(4))
+    records = {"name": "mine.jsonl", "mimeType": "application/json", "buffer": rows.encode()}
+    page.locator(".lv-teach-source input").set_input_files([records])
+    expect(field(page, "template")).to_be_enabled()
+    assert "as it is (none)" in field(page, "template").inner_text()
+    field(page, "template").select_option("vicuna")
+    filled(page, **{**SMALL, "window": 200, "steps": 1, "every": 1})
+    page.get_by_role("button", name="Teach", exact=True).click()
+    page.wait_for_selector('.lv-page[data-phase="over"][data-end="done"]')
+    expect(page.locator(".lv-teach-told .lv-teach-command")).to_contain_text("--template vicuna")
+    field(page, "kind").select_option("text")
+    expect(field(page, "template")).to_be_disabled()
 
 
 def test_the_page_on_a_phone_in_chinese(visit: Visit) -> None:

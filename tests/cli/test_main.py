@@ -63,6 +63,15 @@ def test_run_prints_the_text_and_the_table(folder, capfd, tmp_path):
         assert f"{last[name]:,}" in err
 
 
+def test_the_closing_table_says_which_step_an_exit_gate_read_out(capfd, tmp_path):
+    saved, asked = tmp_path / "run.loopviz", ["--prompt", "Once upon", "--model", "stories-loop", "--max-new-tokens", 3]
+    assert run(*asked, "--exit-selection", "gate", "--exit-threshold", 0.2, "--save", saved) == 0
+    steps = [frame["blocks"][0]["gate"]["read_out"] for frame in file.load(saved).frames]
+    assert f"its exit gate read out step {sum(steps) / len(steps):.2f} on average" in capfd.readouterr().err
+    assert run(*asked) == 0
+    assert "exit gate" not in capfd.readouterr().err
+
+
 @pytest.fixture
 def stdin(monkeypatch):
     """Give bytes to standard input."""
@@ -234,7 +243,9 @@ def test_the_article_s_numbers_are_drawn_by_and_it_is_said_that_its_own_call_dra
     saved = tmp_path / "t.loopviz"
     asked = ("--prompt", "word", "--preset", "article", "--max-new-tokens", 2, "--seed", 3, "--save", saved)
     assert run("--model", folder, *asked) == 0
-    assert "own call draws nothing, but searches over 4 beams" in capfd.readouterr().err
+    said = " ".join(capfd.readouterr().err.split())
+    assert "own call draws nothing, but searches over 4 beams" in said
+    assert "--beams 4 makes that call" in said
     settings = file.load(saved).meta["settings"]
     drawn = {"do_sample": True, "temperature": 1.5, "top_k": 50, "top_p": 0.8, "seed": 3, "max_new_tokens": 2}
     assert drawn.items() <= settings.items()

@@ -99,6 +99,22 @@ def test_an_adapter_is_opened_by_every_door_and_says_the_same(base, texts, tmp_p
     assert "taught" not in capfd.readouterr().out
     assert run("eval", "--from", tmp_path / "p.json") == 0, "a manifest finds the adapter, and that its base"
 
+    ask = ["--prompt", "the cat", "--continuation", " sat on a red hat.", "--max-new-tokens", "4", "--threads", "1"]
+    for stem, model, names, more in (
+        ("before", base, "before", []),
+        ("after", out, "after", []),
+        ("both", base, "before,after", ["--models", json.dumps(["", str(out)])]),
+    ):
+        how = ["--names", names, "--loops", json.dumps([{} for _ in names.split(",")])]
+        assert run("eval", "compare", "--model", model, *how, *more, *ask, "--out", tmp_path / stem) == 0
+    rows = {stem: list(csv.DictReader((tmp_path / f"{stem}.csv").open())) for stem in ("before", "after", "both")}
+    before, after = (float(row["perplexity"]) for row in rows["both"])
+    assert before == pytest.approx(float(rows["before"][0]["perplexity"]), rel=1e-4)
+    assert after == pytest.approx(float(rows["after"][0]["perplexity"]), rel=1e-4)
+    assert before != pytest.approx(after, rel=1e-4)
+    written = [rows["before"][0]["new_tokens"], rows["after"][0]["new_tokens"]]
+    assert [row["new_tokens"] for row in rows["both"]] == written
+
 
 def test_one_lora_a_loop_step_is_opened_by_every_door_and_never_merged(base, texts, tmp_path, capfd, monkeypatch):
     out, torn = tmp_path / "steps", tmp_path / "torn"

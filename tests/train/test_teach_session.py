@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from pathlib import Path
@@ -13,6 +14,8 @@ from loopviz.checks import FieldError
 from loopviz.engine.local import LocalEngine
 from loopviz.model.checkpoints import load_checkpoint
 from loopviz.train import teach_door
+from loopviz.train.instructions import read_instructions
+from loopviz.train.teach_data import TeachInstructions
 from loopviz.train.teach_door import field_of, least_tokens, needed_bytes, prepare
 from loopviz.train.teach_form import FILES, NUMBERS, command_of, recipe_of, usual
 from loopviz.train.teach_session import Converged
@@ -28,7 +31,7 @@ PROMPT = "the cat sat on"
 
 @pytest.fixture
 def engine(llama_folder: Any) -> LocalEngine:
-    folder = str(llama_folder())
+    folder = str(llama_folder(max_position_embeddings=512))  # room for a template
     loaded = load_checkpoint(folder)
     return LocalEngine(folder, loaded.model, loaded.tokenizer, "made here")
 
@@ -220,6 +223,40 @@ def test_instructions_are_taught_on_their_responses(engine: LocalEngine, tmp_pat
     assert FILES["instructions"] in prepared.command
 
 
+@pytest.mark.parametrize("template", ["own", "none", "chat", "alpaca", "vicuna"])
+def test_prompts_are_put_in_the_template_that_was_chosen(engine: LocalEngine, tmp_path: Path, template: str) -> None:
+    rows = "\n".join(json.dumps({"prompt": "the cat", "response": f"sat {'big ' * n}"}) for n in range(1, 4))
+    asked = {**FORM, "kind": "instructions", "window": 300, "template": template}
+    prepared = prepare(engine, asked, rows, PROMPT, tmp_path / "a")
+    file = prepared.folder / FILES["instructions"]
+    put = "chat" if template == "own" else template  # the model has one
+    wanted = read_instructions(file, put, engine.tokenizer, 300)
+    task = prepared.task
+    assert isinstance(task, TeachInstructions)
+    assert [*task.train, *task.test] == wanted
+    assert task.data()["template"] == put
+    assert (f"--template {template}" in prepared.command) == (template != "own"), "the command chooses its own as well"
+
+
+def test_a_template_that_cannot_be_is_refused_beside_it(engine: LocalEngine, given: str, tmp_path: Path) -> None:
+    rows = "\n".join(json.dumps({"prompt": "the cat", "response": "sat"}) for _ in range(3))
+    bare = copy.deepcopy(engine.tokenizer)
+    bare.chat_template = None
+    base = LocalEngine(engine.name, engine.model, bare, "made here")
+    records = {**FORM, "kind": "instructions", "window": 60}
+    for model, asked, text, rule in (
+        (engine, {**FORM, "template": "alpaca"}, given, "teach_template"),
+        (engine, {**records, "template": "haiku"}, rows, "one_of"),
+        (base, {**records, "template": "chat"}, rows, "chat_none"),
+    ):
+        with pytest.raises(FieldError) as refused:
+            prepare(model, asked, text, PROMPT, tmp_path / "a")
+        assert (field_of(refused.value), refused.value.rule) == ("template", rule)
+    assert not (tmp_path / "a").exists()
+    task = prepare(base, records, rows, PROMPT, tmp_path / "a").task
+    assert task.data()["template"] == "none", "its own, where it has one"
+
+
 def test_a_text_is_long_enough_or_the_number_that_is_said_is(engine: LocalEngine, tmp_path: Path) -> None:
     least = least_tokens(recipe_of(FORM, "tiny"))
     with pytest.raises(FieldError) as refused:
@@ -265,14 +302,15 @@ def test_the_command_that_is_shown_makes_the_same_recipe(tmp_path: Path) -> None
 
     parser = argparse.ArgumentParser()
     command.add_parsers(parser.add_subparsers(dest="command"))
-    data = tmp_path / "text.txt"
-    data.write_text("a text", encoding="utf-8")
-    wanted = recipe_of({**FORM, "steps": 30, "every": 7}, "tiny")
-    typed = shlex.split(command_of(wanted, "tiny").removeprefix("python -m loopviz "))
-    options = parser.parse_args([str(data) if word == "text.txt" else word for word in typed])
-    made = command._recipe(options).to_dict()
+    for name in FILES.values():
+        (tmp_path / name).write_text("a text", encoding="utf-8")
     free = {"checkpoint_every"}  # a page's run is resumed by nobody
-    assert {**made, **dict.fromkeys(free)} == {**wanted.to_dict(), **dict.fromkeys(free)}
+    for more in ({}, {"kind": "instructions"}, {"kind": "instructions", "template": "vicuna"}):
+        wanted = recipe_of({**FORM, "steps": 30, "every": 7, **more}, "tiny")
+        typed = shlex.split(command_of(wanted, "tiny").removeprefix("python -m loopviz "))
+        options = parser.parse_args([str(tmp_path / word) if word in FILES.values() else word for word in typed])
+        made = command._recipe(options).to_dict()
+        assert {**made, **dict.fromkeys(free)} == {**wanted.to_dict(), **dict.fromkeys(free)}
 
 
 def test_a_form_opens_with_what_suits_a_model() -> None:

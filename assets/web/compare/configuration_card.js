@@ -12,8 +12,9 @@ const DASH = { solid: "", dash: "6 4", dot: "2 3", dashdot: "6 3 2 3", longdash:
 /** @import { Frame } from "../core/page_head.js" */
 /**
  * What a configuration is made of. `sweep`: up to how many loops it is measured, 0: once. `origin`: where its name comes from when the visitor gave none, a key of our texts;
- * `plain`: the model without its loop; `model`: the one it is of, as that comes, "": the page's; `changes`: what was set for it; `held`: what a link holds; `gave`: what gave way to the model.
- * @typedef {{ origin?: string | null, plain?: boolean, changes?: Values, called?: string, sweep?: number, held?: CardAsked["base"], gave?: Record<string, any>, model?: string }} Setup
+ * `plain`: the model without its loop; `model`: the one it is of, as that comes, "": the page's; `changes`: what was set for it; `held`: what a link holds; `gave`: what gave way to the model;
+ * `linked`: whether a link named `model`, and nobody has agreed to it yet.
+ * @typedef {{ origin?: string | null, plain?: boolean, changes?: Values, called?: string, sweep?: number, held?: CardAsked["base"], gave?: Record<string, any>, model?: string, linked?: boolean }} Setup
  */
 
 /**
@@ -46,7 +47,7 @@ export class Card {
    * @param {import("./main.js").Page} page
    * @param {Setup} setup
    */
-  constructor(page, { origin = null, plain = false, changes = {}, called = "", sweep = 0, held = null, gave = {}, model = "" }) {
+  constructor(page, { origin = null, plain = false, changes = {}, called = "", sweep = 0, held = null, gave = {}, model = "", linked = false }) {
     this.page = page;
     this.origin = origin;
     this.plain = plain;
@@ -56,6 +57,7 @@ export class Card {
     this.held = held;
     this.gave = { ...gave };
     this.model = model;
+    this.linked = linked;
     this.build();
   }
 
@@ -106,6 +108,8 @@ export class Card {
     if (this.model) {
       this.named = new Field({ name: "card-model", kind: "name" }, (value) => {
         this.model = String(value).trim() || this.frame.config.other;
+        this.origin = null; // another model than the one that it was called by
+        this.linked = false;
         this.page.edited();
       });
       this.named.value = this.model;
@@ -151,7 +155,7 @@ export class Card {
   }
 
   get name() {
-    return this.called || this.model || (this.origin ? this.page.called(this.origin, this.sweep) : String(this.place + 1));
+    return this.called || (this.origin ? this.page.called(this.origin, this.sweep) : this.model || String(this.place + 1));
   }
 
   get place() {
@@ -160,7 +164,7 @@ export class Card {
 
   /** @returns {CardAsked} */
   asked() {
-    return { name: this.name, plain: this.plain, values: this.plain ? {} : this.changes, base: this.held, sweep: this.sweep, model: this.model };
+    return { name: this.name, plain: this.plain, values: this.plain ? {} : this.changes, base: this.held, sweep: this.sweep, model: this.model, linked: this.linked };
   }
 
   /** Put its words and place in place. */
@@ -199,7 +203,7 @@ export class Card {
     this.suited = values;
     const { sweep_least: low, sweep_most: high } = this.frame.config.limits;
     const ready = !fixed || state === "ready";
-    const what = !ready ? this.frame.text("compare.other.wait") : fixed ? about : this.plain ? this.frame.text("compare.plain.about") : this.sweep ? this.frame.text("compare.sweep.hint", { low, high }) : about;
+    const what = !ready ? this.frame.text(state === "ask" ? "compare.other.ask" : "compare.other.wait") : fixed ? about : this.plain ? this.frame.text("compare.plain.about") : this.sweep ? this.frame.text("compare.sweep.hint", { low, high }) : about;
     this.about.textContent = [what, cost ? this.frame.text("compare.cost", { time: cost }) : ""].filter(Boolean).join(" · ");
     this.most?.show({ info: "", bad: Boolean(refused) });
     this.named?.show({ info: "", bad: state === "failed" });

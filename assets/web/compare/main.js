@@ -173,7 +173,8 @@ export class Page {
       if (opened.prompt !== null) [this.prompt.value, this.after.value] = [opened.prompt, ""];
       for (const [key, field] of this.sharedFields) field.value = this.shared[key] = opened.values[key];
       const values = Object.fromEntries(config.controls.filter(({ group }) => config.groups.includes(group)).map(({ name }) => [name, opened.values[name]]));
-      cards.splice(1, 2, { origin: "compare.current", held: { model: String(opened.values.model), values } }, own);
+      if (opened.beside === null) cards.splice(1, 2, { origin: "compare.current", held: { model: String(opened.values.model), values } }, own);
+      else cards.splice(1, 2, { origin: "compare.taught", model: opened.beside, linked: true });
       if (opened.said.length) this.say(opened.said.join(" "), true);
     }
     this.cards = cards.map((card) => new Card(this, card));
@@ -361,6 +362,7 @@ export class Page {
     if (this.running) this.stop();
     this.forget();
     this.asking.agree(this.model.value); // to run it is to agree
+    for (const card of this.cards) card.linked = false;
     this.resting = false;
     this.ticket = ticket();
     this.n += 1;

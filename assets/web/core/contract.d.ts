@@ -1124,6 +1124,8 @@ export interface OpenedComparison {
   kind: "opening";
   values: Record<string, boolean | number | string>;
   prompt: string | null;
+  /** a model that is shown beside the page's without its loop; None: its settings are shown */
+  beside: string | null;
   said: string[];
 }
 
@@ -1145,6 +1147,8 @@ export interface CardAsked {
   sweep: number;
   /** the model it is of, as that comes; "": the page's */
   model: string;
+  /** whether a link named that model, and the visitor has not agreed to it yet */
+  linked: boolean;
 }
 
 /** All that is set up: what applies, what would be refused? */
@@ -2118,6 +2122,8 @@ export interface TeachConfig {
   fields: TeachField[];
   /** of data */
   kinds: string[];
+  /** of prompts and responses, as the form has them */
+  prompt_templates: string[];
   /** texts to begin with */
   samples: Samples;
   /** the fixed one to begin with, by model; "": of any other */
@@ -2149,6 +2155,8 @@ export interface TeachKept {
   said: string;
   /** that opens it */
   command: string;
+  /** the word that opens it on Compare, beside the model without it; None where no folder may be named */
+  link: string | null;
 }
 
 /** All there is of a teaching. */

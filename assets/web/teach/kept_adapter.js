@@ -19,7 +19,9 @@ export class KeptAdapter {
     this.how = el("p", "lv-question");
     this.command = el("code", "lv-teach-command");
     this.save = press("lv-go", () => this.fetch());
-    this.node = el("section", "lv-card lv-teach-kept", this.title, this.said, this.how, this.command, this.save);
+    this.beside = Object.assign(el("a", "lv-quiet"), { target: "_blank" }); // who leaves this page leaves what was kept
+    const ways = el("div", "lv-buttons-row", this.save, this.beside);
+    this.node = el("section", "lv-card lv-teach-kept", this.title, this.said, this.how, this.command, ways);
     this.node.hidden = true;
   }
 
@@ -37,6 +39,10 @@ export class KeptAdapter {
     this.command.textContent = kept.command;
     scrollable(this.command, page.text("teach.kept.open"));
     this.save.textContent = page.text("teach.save", { name: kept.name, size });
+    this.beside.hidden = kept.link === null;
+    this.beside.href = `${page.frame.config.pages.compare}?${QUERIES.link}=${kept.link}`;
+    this.beside.textContent = page.text("teach.kept.beside");
+    this.beside.title = page.text("teach.kept.beside.hint");
     if (first) this.node.scrollIntoView({ block: "nearest" });
   }
 

@@ -32,8 +32,10 @@ export class TeachForm {
     this.model.node.append(this.modelLine, names);
     this.text = new Field({ name: "text", kind: "long" }, () => (this.ours = false));
     this.text.input.setAttribute("rows", "6");
-    this.kind = new Field({ name: "kind", kind: "choice", choices: config.kinds }, () => {});
+    this.kind = new Field({ name: "kind", kind: "choice", choices: config.kinds }, () => this.label());
     this.kind.value = config.kinds[0];
+    this.template = new Field({ name: "template", kind: "choice", choices: config.prompt_templates }, () => {});
+    this.template.value = config.prompt_templates[0];
     this.open = press("lv-quiet", () => this.input.click());
     this.opened = el("span", "lv-question");
     this.input = el("input");
@@ -51,7 +53,7 @@ export class TeachForm {
     this.moreTitle = el("summary");
     this.more = el("details", "", this.moreTitle, el("div", "lv-form", ...nodes(false)));
     const source = el("div", "lv-teach-source", this.open, this.input, this.opened);
-    const first = el("div", "lv-form", this.model.node, this.prompt.node, this.kind.node);
+    const first = el("div", "lv-form", this.model.node, this.prompt.node, this.kind.node, this.template.node);
     this.node = el("div", "lv-teach-form", this.intro, first, this.text.node, source, el("div", "lv-form", ...nodes(true)), this.more);
     this.sample();
   }
@@ -59,7 +61,7 @@ export class TeachForm {
   /** Every field, by its name. @returns {Map<string, Field<any>>} */
   get fields() {
     /** @type {[string, Field<any>][]} */
-    const others = [this.model, this.text, this.kind, this.prompt].map((field) => [field.control.name, field]);
+    const others = [this.model, this.text, this.kind, this.template, this.prompt].map((field) => [field.control.name, field]);
     return new Map([...others, .../** @type {Map<string, Field<any>>} */ (this.numbers)]);
   }
 
@@ -106,10 +108,16 @@ export class TeachForm {
     return this.label();
   }
 
+  /** Whether it learns from prompts and responses, which are put in a template. */
+  get prompted() {
+    return this.kind.value === this.page.frame.config.kinds[1];
+  }
+
   /** What is filled in. */
   values() {
+    const { template } = this;
     /** @type {Record<string, any>} */
-    const values = { kind: this.kind.value };
+    const values = { kind: this.kind.value, template: this.prompted ? template.value : template.control.choices[0] };
     for (const [name, field] of this.numbers) values[name] = field.value;
     return values;
   }
@@ -124,6 +132,9 @@ export class TeachForm {
       field.label(page.text(`teach.${field.control.name}`), (choice) => page.text(`teach.kind.${choice}`));
       field.show({ info: page.text(`teach.${field.control.name}.info`) });
     }
+    const called = (/** @type {string} */ choice) => page.text(choice === "own" ? "teach.template.own" : `template.${choice}`);
+    this.template.label(page.text("teach.template"), called);
+    this.template.show({ info: page.text("teach.template.info"), on: this.prompted });
     this.open.textContent = page.text("teach.file");
     this.opened.textContent = this.file ? page.text("teach.file.opened", this.file) : "";
     this.moreTitle.textContent = page.text("teach.more");

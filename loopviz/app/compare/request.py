@@ -29,6 +29,7 @@ class Card:
 
     `sweep`: up to how many loops it is measured, as a curve; 0: once, as it is set.
     `named`: the model it is of, as that comes; "": the page's.
+    `linked`: whether a link named that model, and the visitor has not agreed to it yet.
     `base`: what a link set for its model, `base_model`; what was not set otherwise is so while that model is chosen.
     """
 
@@ -39,6 +40,7 @@ class Card:
     base_model: str = ""
     sweep: int = 0
     named: str = ""
+    linked: bool = False
 
     @property
     def set(self) -> list[str]:
@@ -164,6 +166,11 @@ class Asked:
         """The names of the models of cards that are not of the page's."""
         return tuple(dict.fromkeys(name for card in self.cards if (name := self.of(card)) != self.model))
 
+    @property
+    def unagreed(self) -> frozenset[str]:
+        """The names of models of cards that a link named, and that the visitor has not agreed to."""
+        return frozenset(card.named for card in self.cards if card.linked)
+
     def form(self, card: Card, described: Description | None = None) -> st.Form:
         """A card's controls as they stand, read; once the model is there (`described`), as it brings them."""
         if self.of(card) != self.model:
@@ -255,5 +262,6 @@ def _card(found: CardAsked, model: str) -> Card:
         base=base["values"],
         base_model=base["model"].strip(),
         named="" if (named := found.get("model", "").strip()) == model else named,
+        linked=found.get("linked", False),
         sweep=0 if found.get("plain", False) else found.get("sweep", 0),
     )

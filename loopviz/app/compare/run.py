@@ -86,6 +86,13 @@ class ComparisonRun:
         return any(result.learns for result in self.comparison.results)
 
     @property
+    def gated(self) -> bool:
+        """Whether an exit gate chooses in one of its configurations, by what was asked for or by what has come of it."""
+        asked = [(setup.loop or {}).get("exit_selection", "last") for setup in self.comparison.setups]
+        blocks = [one for each in asked for one in (each if isinstance(each, (list, tuple)) else [each])]
+        return any(one != "last" for one in blocks) or any(result.read_out for result in self.comparison.results)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of memory it takes: what is known of each configuration.
 
@@ -241,7 +248,7 @@ class ComparisonRun:
                     [self.places[i] for i in self.lines],
                 ),
                 "pareto": self._pareto(),
-                "columns": columns(self.lang, self.learning),
+                "columns": columns(self.lang, self.learning, self.gated),
                 "words": {name: words for name, words in TEXTS[self.lang].items() if isinstance(words, dict)},
                 "choose": TEXTS[self.lang]["choose"],
                 "view": self.view,
@@ -313,23 +320,25 @@ def said_of(row: Mapping[str, Any], lang: str) -> dict[str, str]:
     return said
 
 
-def columns(lang: str, learning: bool = False) -> list[dict[str, Any]]:
+def columns(lang: str, learning: bool = False, gated: bool = False) -> list[dict[str, Any]]:
     """The table's columns as the page shows them: name, unit, heading, what it is, its group, which way is better.
 
     Args:
         learning: whether a TTT model is among the configurations: what all of them hold is in sight then, and not what a token takes.
+        gated: whether an exit gate chooses in one of them: which step it chose is in sight then.
 
     `first`: whether it is in sight until all are asked for; `noise`: what two values may differ by, absolutely or as a share, and still be the same.
     """
-    from loopviz.lab.comparison.table import BETTER, COLUMNS, FIRST_SHOWN, GROUPS, LEARNING_SHOWN, NOISE
+    from loopviz.lab.comparison.table import BETTER, COLUMNS, FIRST_SHOWN, GATED_SHOWN, GROUPS, LEARNING_SHOWN, NOISE
 
+    shown = (*(LEARNING_SHOWN if learning else FIRST_SHOWN), *(GATED_SHOWN if gated else ()))
     groups = {name: group for group, names in GROUPS.items() for name in names}
     return [
         {
             **column_words(column, lang),
             "better": BETTER.get(column.name),
             "group": groups.get(column.name),
-            "first": column.name in (LEARNING_SHOWN if learning else FIRST_SHOWN),
+            "first": column.name in shown,
             "noise": NOISE.get(column.name, (0.0, 0.0)),
         }
         for column in sorted(COLUMNS, key=lambda column: [*groups].index(column.name) if column.name in groups else -1)

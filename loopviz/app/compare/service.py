@@ -259,7 +259,8 @@ class Comparisons:
         asked = Asked.read(read(question, contract.Compare, CHECK_LIMIT), self.room.default)
         how: dict[str, Any] = {"look": asked.look, "precision": asked.precision}
         now = self.room.want(asked.model, asked.lang, linked=asked.linked, **how)
-        states = {name: self.room.want(name, asked.lang, **how) for name in asked.others}
+        unagreed = asked.unagreed
+        states = {name: self.room.want(name, asked.lang, linked=name in unagreed, **how) for name in asked.others}
         engines = self.engines(asked)  # after it was asked where they are: one that is ready is here
         answer: dict[str, Any] = {"kind": "checked", "model": self._model(asked, [now, *states.values()], engines)}
         known = described(engines)
@@ -326,12 +327,13 @@ class Comparisons:
         }
 
     def opening(self, question: Any) -> str:
-        """`{word, lang}`: what a link to the page (see `loopviz.app.controls.link_word`) brings: values and prompt."""
+        """`{word, lang}`: what a link to the page (see `loopviz.app.controls.link_word`) brings: values, prompt, a model beside."""
         asked = read(question, contract.OpenLink, CHECK_LIMIT)
         lang = pick_language(asked.get("lang"))
         state, problems = decode(asked.get("word"), default_model=self.room.default, local=self.room.local, lang=lang)
         said = [problem.reason for problem in problems]
-        return dumps({"kind": "opening", "values": dict(state.values), "prompt": state.prompt, "said": said})
+        brought = {"values": dict(state.values), "prompt": state.prompt, "beside": state.beside, "said": said}
+        return dumps({"kind": "opening", **brought})
 
     def _kept(self, asked: Mapping[str, Any]) -> ComparisonRun | None:
         """The comparison that a question is about: a visitor's own, or the recorded one."""

@@ -94,7 +94,7 @@ def answer(run: ComparisonRun, lang: str) -> dict[str, Any]:
     return {
         "verdict": run.snapshot()["verdict"],
         "end": run.end,
-        "columns": columns(lang, run.learning),
+        "columns": columns(lang, run.learning, run.gated),
         "rows": [row for row in run.rows if row is not None],
         "texts": texts,
         "refused": {str(place): reason for place, reason in run.refused.items()},

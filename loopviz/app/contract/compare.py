@@ -203,6 +203,7 @@ class OpenedComparison(TypedDict):
     kind: Literal["opening"]
     values: Values
     prompt: Text
+    beside: Text  # a model that is shown beside the page's without its loop; None: its settings are shown
     said: list[str]
 
 
@@ -222,6 +223,7 @@ class CardAsked(TypedDict):
     base: Union[LinkedValues, None]  # noqa: UP007
     sweep: int  # up to how many loops it is measured; 0: once, as it is
     model: str  # the model it is of, as that comes; "": the page's
+    linked: bool  # whether a link named that model, and the visitor has not agreed to it yet
 
 
 class Check(TypedDict):

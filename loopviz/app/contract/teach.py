@@ -27,6 +27,7 @@ class TeachConfig(ScriptedConfig):
     install: str  # the command that brings it
     fields: list[TeachField]
     kinds: list[str]  # of data
+    prompt_templates: list[str]  # of prompts and responses, as the form has them
     samples: Samples  # texts to begin with
     prompts: Texts  # the fixed one to begin with, by model; "": of any other
     limit: int  # characters of a text
@@ -56,6 +57,7 @@ class TeachKept(TypedDict):
     loops: int  # its default
     said: str  # what it is worth
     command: str  # that opens it
+    link: Text  # the word that opens it on Compare, beside the model without it; None where no folder may be named
 
 
 class TeachSnapshot(TypedDict):

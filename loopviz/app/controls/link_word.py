@@ -19,7 +19,14 @@ from typing import Any
 
 from loopviz.app.controls.controls import BY_NAME, NEUTRAL, OLD_NAMES, defaults
 from loopviz.app.controls.refusal import Problem
-from loopviz.app.controls.run_settings import PROMPT_LIMIT, RunSettings, check_prompt, clean, default_settings
+from loopviz.app.controls.run_settings import (
+    PROMPT_LIMIT,
+    RunSettings,
+    check_prompt,
+    clean,
+    clean_name,
+    default_settings,
+)
 from loopviz.app.texts.links import TEXTS
 from loopviz.panels import Focus
 
@@ -108,6 +115,8 @@ class PageState:
         panels: names of the panels that are on; None leaves the page's own choice.
         recorded: name of a stored run that LoopViz brings, shown before anything is run; None: none is asked for.
         foreign: whether the settings were made for a model that cannot be named here, and another stands in its place.
+        beside: a folder of this machine whose model Compare shows beside the model without its loop; None: none. Never a name of
+            the Hub's.
     """
 
     values: Mapping[str, Any] = field(default_factory=default_settings)
@@ -116,6 +125,7 @@ class PageState:
     panels: tuple[str, ...] | None = None
     recorded: str | None = None
     foreign: bool = False
+    beside: str | None = None
 
 
 def is_path(model: str) -> bool:
@@ -146,6 +156,7 @@ def encode(state: PageState, *, local: bool = True, lang: str = "en") -> tuple[s
     focus = {name: value for name, value in looking.items() if name not in FOCUS or value != FOCUS[name]}
     data: dict[str, Any] = {"values": stored, "prompt": state.prompt, "focus": focus}
     data |= {"panels": state.panels, "recorded": state.recorded}
+    data |= {"beside": state.beside if local else None}
     data = {name: value for name, value in data.items() if value is not None and value != {}}
     text = _SURROGATE.sub("\ufffd", json.dumps(data, ensure_ascii=False, separators=(",", ":")))
     word = VERSION + _pack(text.encode())
@@ -191,6 +202,7 @@ def decode(
         problems.append(Problem("prompt", _say(lang, "value", reason=reason)))
         prompt = None
     focus = _focus(data.pop("focus", {}), lang, problems)
+    beside = _beside(data.pop("beside", None), local, lang, problems)
     unknown = sorted(data.keys() - {"panels", "recorded"})
     shown = data.get("panels")
     if shown is not None:
@@ -203,7 +215,7 @@ def decode(
         run = None
     if unknown:
         problems.append(Problem("link", _say(lang, "unknown", names=_names(unknown))))
-    return PageState(values, prompt, focus, shown, run, foreign), problems
+    return PageState(values, prompt, focus, shown, run, foreign, beside), problems
 
 
 def left_out(refused: Iterable[Problem], lang: str) -> list[Problem]:
@@ -281,6 +293,20 @@ def _values(stored: Any, default_model: str, local: bool, lang: str, problems: l
         problems.append(Problem("model", _say(lang, "path")))
     problems += left_out(refused, lang)
     return settings
+
+
+def _beside(stored: Any, local: bool, lang: str, problems: list[Problem]) -> str | None:
+    """The folder of the model beside; None where there is none, or it is none that may be opened here."""
+    if stored is None:
+        return None
+    name, refused = clean_name(stored, lang)
+    if refused or not is_path(name):
+        problems.append(Problem("link", _say(lang, "unknown", names=_names([stored]))))
+    elif not local:
+        problems.append(Problem("model", _say(lang, "path")))
+    else:
+        return name
+    return None
 
 
 def _focus(stored: Any, lang: str, problems: list[Problem]) -> Focus:

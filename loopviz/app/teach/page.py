@@ -15,7 +15,7 @@ from loopviz.app.sessions.job import Jobs
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.teach.service import Teaching
 from loopviz.paths import install_hint
-from loopviz.train.teach_form import KINDS, NUMBERS
+from loopviz.train.teach_form import KINDS, NUMBERS, TEMPLATE_CHOICES
 
 
 def data(room: ModelRoom) -> dict[str, Any]:
@@ -38,6 +38,7 @@ def data(room: ModelRoom) -> dict[str, Any]:
         install=install_hint("teach"),
         fields=fields,
         kinds=list(KINDS),
+        prompt_templates=list(TEMPLATE_CHOICES),
         samples=samples(),
         prompts={offer.name: offer.examples[0] for offer in (*OFFERS, OWN)},
         limit=room.profile.text_characters,

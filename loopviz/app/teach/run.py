@@ -17,6 +17,8 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loopviz.app.controls import clean, defaults
+from loopviz.app.controls.link_word import PageState, encode
 from loopviz.app.controls.model_name import short_name
 from loopviz.app.sessions.faults import kinds, unforeseen
 from loopviz.app.sessions.memory_budget import Keeper
@@ -53,6 +55,8 @@ class TeachRun:
         place: that it is made in; None: it waits for nobody.
         learned: by what recipe, with the hash of its base, once what was learned lies in its folder; None: nothing does.
         kept: what was kept of it, as the page is told; None: nothing yet.
+        prompt: the fixed one.
+        linked: whether a link may name folders of this machine.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class TeachRun:
         self.id = secrets.token_urlsafe(16)
         self.prepared, self.base, self.words = prepared, base, words
         self.session, self.ticket, self.lang = session, ticket, lang
+        self.prompt, self.linked = "", False
         self.phase = "loading"
         self.end: str | None = None  # done, stopped, memory, error
         self.reason = ""
@@ -326,7 +331,15 @@ class TeachRun:
         values = {name: f"{kept[name]:.2f}" for name in ("taught", "naive", "plain")}
         said = text(self.lang, "teach.kept.said", loops=kept["loops"], **values)
         command = f"python -m loopviz run --model {short_name(self.base)} --adapter {KEPT} --prompt '...'"
-        return {name: kept[name] for name in ("name", "bytes", "loops")} | {"said": said, "command": command}
+        told = {name: kept[name] for name in ("name", "bytes", "loops")}
+        return told | {"said": said, "command": command, "link": self._link()}
+
+    def _link(self) -> str | None:
+        """The word of a link to Compare: what was kept, beside the model without it."""
+        if not self.linked:
+            return None
+        values = clean({**defaults(), "model": self.base}, self.lang)[0]
+        return encode(PageState(values, self.prompt, beside=str(self.prepared.folder / KEPT)), lang=self.lang)[0]
 
     def look(self, lang: Any) -> dict[str, Any]:
         """Everything, in another language."""

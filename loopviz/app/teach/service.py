@@ -76,7 +76,9 @@ class TeachJob(Job):
     def make(self, loaded: Engine, place: Place) -> Iterator[str]:
         """Teach."""
         assert self.prepared is not None  # `prepare` has been here
-        run = TeachRun(self.prepared, self.model, self.session, self.ticket, self.lang, self.service.room.words)
+        room = self.service.room
+        run = TeachRun(self.prepared, self.model, self.session, self.ticket, self.lang, room.words)
+        run.prompt, run.linked = self.asked["prompt"], room.local
         self.folder = None
         run.place, place.left = place, lambda: run.left
         told = messages(run, run.work, every=self.service.every, ended=place.keep())

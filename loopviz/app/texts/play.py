@@ -110,7 +110,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "presets.own": "your own",
         "preset.article.label": "Draw by the article’s numbers (Alpaca)",
         "preset.article.line": "temperature 1.5, top-p 0.8, top-k 50, 256 tokens. The article’s own call draws nothing: it is a search over 4 beams without do_sample, in which "
-        "temperature and top-p do nothing. A run follows one text (a search, in Python: model.generate(num_beams=4))",
+        "temperature and top-p do nothing. A run follows one text (the search, as text alone: python -m loopviz run --preset article --beams 4)",
         "preset.four.label": "Four loops",
         "preset.four.line": "four times for every word",
         "preset.four.look": "Every word is run through the block four times. Look for words whose curve is flat before the "
@@ -235,7 +235,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "presets.own": "自定",
         "preset.article.label": "按文章的数值抽取（Alpaca）",
         "preset.article.line": "温度 1.5、top-p 0.8、top-k 50、256 个词元。文章自己的调用并不抽取：它是 4 条束的搜索，没有 do_sample，温度和 top-p 在其中不起作用。"
-        "一次运行只跟随一段文字（在 Python 中做束搜索：model.generate(num_beams=4)）",
+        "一次运行只跟随一段文字（要做这样的束搜索、只得到文本：python -m loopviz run --preset article --beams 4）",
         "preset.four.label": "循环四次",
         "preset.four.line": "每个词都循环四次",
         "preset.four.look": "每个词都经过循环块四次。看哪些词的曲线在第四次之前已经变平：其余的循环是白费的。",

@@ -88,6 +88,7 @@ _ZH = {
     "records_empty": "其中没有记录",
     "teach_peft": "教学需要 peft 包：{install}，然后重启服务器",
     "teach_adapter": "本身就是适配器；请先把它并入模型（loopviz merge），再教那个模型",
+    "teach_template": "纯文本没有模板；请保持原来的 'own'，或给出提示与回答",
     "teach_short": "有 {n} 个词元；窗口为 {window} 时至少需要 {least} 个；请给更长的文本，或更短的窗口",
     "teach_rows": "只有一条记录；至少需要 2 条：一条用来学，一条用来测",
     "teach_prompt": "有 {n} 个词元，而每次评估最多读 {most} 个；请缩短",

@@ -18,6 +18,9 @@ TEXTS: dict[str, dict[str, str]] = {
         "teach.kind.info": "Of prompts and responses only the responses are learned.",
         "teach.kind.text": "plain text",
         "teach.kind.instructions": "prompts and responses (JSON lines)",
+        "teach.template": "How the prompts are put (prompt template)",
+        "teach.template.info": "Of prompts and responses alone. Ask what you taught in the same way afterwards: what is put around a prompt is part of it.",
+        "teach.template.own": "the model’s own chat, as it is where there is none",
         "teach.file": "Open a text file",
         "teach.file.opened": "{name}: {n} characters",
         "teach.file.large": "{name} has {n} characters; at most {limit} are taken here.",
@@ -110,6 +113,9 @@ TEXTS: dict[str, dict[str, str]] = {
         "the model without a loop {plain}.",
         "teach.kept.open": "Unpack it, and open it with --adapter; on Explore and Compare name the unpacked folder as the model.",
         "teach.kept.loops": "Its default is {loops} loops.",
+        "teach.kept.beside": "Before beside after",
+        "teach.kept.beside.hint": "Opens Compare in a new tab: the model without a loop and what was kept, on the fixed prompt. Leave this page open: "
+        "what was kept is on the server as long as it is.",
     },
     "zh": {
         "nav.teach": "教学",
@@ -125,6 +131,9 @@ TEXTS: dict[str, dict[str, str]] = {
         "teach.kind.info": "对于提示与回答，只学回答。",
         "teach.kind.text": "纯文本",
         "teach.kind.instructions": "提示与回答（JSON 行）",
+        "teach.template": "提示的写法（提示模板）",
+        "teach.template.info": "只用于提示与回答。之后提问也请用同样的写法：加在提示前后的文字也是提示的一部分。",
+        "teach.template.own": "模型自带的对话模板；没有则按原样",
         "teach.file": "打开文本文件",
         "teach.file.opened": "{name}：{n} 个字符",
         "teach.file.large": "{name} 有 {n} 个字符，这里最多接受 {limit} 个。",
@@ -216,5 +225,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "teach.kept.said": "在留出文本上，循环 {loops} 次时困惑度为 {taught}；没有所学内容的同一循环为 {naive}，没有循环的模型为 {plain}。",
         "teach.kept.open": "请解压，然后用 --adapter 打开；在“探索”和“比较”页，把解压后的文件夹当作模型名填入。",
         "teach.kept.loops": "默认循环 {loops} 次。",
+        "teach.kept.beside": "教之前与教之后并排",
+        "teach.kept.beside.hint": "在新标签页中打开“比较”：不循环的模型与所保留的，用固定的提示词。请不要关闭本页：所保留的只在本页打开期间留在服务器上。",
     },
 }

@@ -13,6 +13,7 @@ import torch
 
 from loopviz.lab.task import Row
 from loopviz.trace import metrics
+from loopviz.trace.exits import steps_needed
 
 if TYPE_CHECKING:
     from loopviz.lab.comparison.setups import Setup
@@ -29,6 +30,7 @@ class Result:
         learns: whether it is of a TTT model, which has neither loops nor keys and values.
         ids, pieces: the tokens chosen, and the text each adds.
         loops: loop steps of the pass that chose each token, summed over blocks; 1 for a model without loop, none for a TTT model.
+        read_out: of the passes in which an exit gate chose, those that what was read out needed; none without a gate.
         kv_bytes: bytes in use in the cache after that pass; of a TTT model those of its state.
         curves: per quantity (`QUANTITIES`) and loop step of the first block, the values of all those passes.
         differs: per token, whether it is not part of what its text has in common with the baseline's; `None`: not known.
@@ -38,6 +40,7 @@ class Result:
     ids: list[int] = field(default_factory=list)
     pieces: list[str] = field(default_factory=list)
     loops: list[int] = field(default_factory=list)
+    read_out: list[float] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
     kv_bytes: list[int] = field(default_factory=list)
     curves: dict[str, list[list[float]]] = field(default_factory=lambda: {name: [] for name in QUANTITIES})
@@ -57,6 +60,8 @@ class Result:
         self.pieces.append(frame["next_text"])
         if not self.learns:
             self.loops.append(sum(block["n_steps"] for block in frame["blocks"]) or 1)
+        if (needed := steps_needed(frame["blocks"])) is not None:
+            self.read_out.append(needed)
         self.reasons.update(block["stop_reason"] for block in frame["blocks"])
         self.kv_bytes.append(frame["kv"]["bytes_used"])
         self.held, self.finish = frame["index"] + 1, frame["finish"]
@@ -89,6 +94,7 @@ class Result:
             "baseline": baseline,
             "loops_mean": sum(self.loops) / n if self.loops else None,
             "loops_max": max(self.loops, default=None),
+            "read_out_mean": statistics.fmean(self.read_out) if self.read_out else None,
             "stops": ", ".join(f"{reason} {count}" for reason, count in self.reasons.most_common())
             or ("ttt" if self.learns else "plain"),
             "new_tokens": n,

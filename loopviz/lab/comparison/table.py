@@ -32,6 +32,13 @@ COLUMNS: tuple[Column, ...] = (
     ),
     column("loops_max", "loops", "loops, most: of any such pass", "最多循环次数：这些前向中的最大值"),
     column(
+        "read_out_mean",
+        "loops",
+        "read out at, mean: loop step that an exit gate had the new tokens read out from (where all steps were, their mean by weight), "
+        "summed over blocks as loops are; empty without a gate",
+        "平均读出位置：出口门让新词元从哪个循环步读出（按权重读出全部步时为加权平均），与循环次数一样对各块求和；没有门时为空",
+    ),
+    column(
         "stops",
         "",
         "why it stopped: stop reasons, and how many passes each",
@@ -128,6 +135,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "buys": ("perplexity", "agreement", "fidelity_mean", "fidelity_worst", "worst_token", "same_until"),
     "costs": (
         "loops_mean",
+        "read_out_mean",
         "ms_per_token",
         "kv_bytes_per_token",
         "memory",
@@ -142,6 +150,7 @@ FIRST_SHOWN = ("setup", "kv_bytes_per_token", "ms_per_token", "loops_mean", "per
 LEARNING_SHOWN = tuple(
     shown for name in FIRST_SHOWN for shown in (("memory", "memory_bytes") if name == "kv_bytes_per_token" else (name,))
 )  # where a TTT model is among them
+GATED_SHOWN = ("read_out_mean",)  # besides, where an exit gate chooses: how many loops run does not say what it chose
 # What differs by no more than this, absolutely or as a share of the better value, does not differ: a time by what else the
 # machine does, a divergence by the rounding of float32.
 NOISE: dict[str, tuple[float, float]] = {

@@ -12,6 +12,7 @@ from loopviz.figures.edits import Op, Path, append, extend, fill
 from loopviz.panels.kit import follower, parts
 from loopviz.panels.kit.running import Growing, Running
 from loopviz.trace.changes import blocks_at
+from loopviz.trace.exits import read_out_step
 
 if TYPE_CHECKING:
     from loopviz.panels.kit.focus import Focus
@@ -138,7 +139,7 @@ def read_out(block: Mapping[str, Any], threshold: float | None) -> int | None:
 def _at(block: Mapping[str, Any], threshold: float | None) -> float:
     """The step that is drawn: where all were read out, the mean by the gate's probabilities."""
     step = read_out(block, threshold)
-    return sum(r * (p or 0.0) for r, p in enumerate(block["gate"]["p"], 1)) if step is None else step
+    return read_out_step(block["gate"]) if step is None else step
 
 
 @dataclass(frozen=True)

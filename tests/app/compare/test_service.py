@@ -318,6 +318,7 @@ def test_the_page_opens_with_what_a_link_says(comparisons: Comparisons) -> None:
     word, _ = encode(PageState(values=values, prompt="Hello"))
     opened = json.loads(comparisons.opening(json.dumps({"word": word, "lang": "en"})))
     assert (opened["prompt"], opened["values"], opened["said"]) == ("Hello", values, [])
+    assert opened["beside"] is None
     broken = json.loads(comparisons.opening(json.dumps({"word": "1???", "lang": "zh"})))
     assert (broken["values"]["model"], broken["prompt"], len(broken["said"])) == ("tiny", None, 1)
 
@@ -364,6 +365,19 @@ def test_a15_the_comparison_opens_on_memory_against_perplexity(comparisons: Comp
     assert list(page["axes"]) == (["kv_bytes_per_token", "perplexity"] if scored else ["ms_per_token", "agreement"])
     groups = [column["group"] for column in page["columns"]]
     assert groups == sorted(groups, key=[None, "buys", "costs", "ran"].index), "the verdict comes first"
+
+
+def test_the_step_that_a_gate_chose_is_in_sight_where_one_chooses(comparisons: Comparisons) -> None:
+    gated = Comparisons(Service(ModelRoom("stories-loop"), Registry()), every=0)
+    loop = {"block_start": 0, "block_end": 1, "exit_selection": "gate", "exit_threshold": 0.2}
+    page = put_together(said(gated.run(asked({}, loop, model="stories-loop"), "me")))
+    shown = {column["name"] for column in page["columns"] if column["first"]}
+    assert "read_out_mean" in shown
+    rows = [page["cards"][place]["row"] for place in "01"]
+    assert rows[0]["read_out_mean"] is None
+    assert 1 <= rows[1]["read_out_mean"] < rows[1]["loops_mean"] == rows[0]["loops_mean"]
+    plain = put_together(said(comparisons.run(asked(None, BLOCK), "me")))
+    assert "read_out_mean" not in {column["name"] for column in plain["columns"] if column["first"]}
 
 
 # --- the page ----------------------------------------------------------------------------------------------------------

@@ -61,6 +61,7 @@ STATES = hy.builds(
     focus=FOCUSES,
     panels=hy.none() | hy.lists(hy.sampled_from(["convergence", "kv_occupancy", "cost"]), unique=True).map(tuple),
     recorded=hy.none() | hy.just("first-run"),
+    beside=hy.none() | hy.sampled_from(["/tmp/loopviz-1/my-loop", "./mine", "C:\\mine"]),
 )
 
 
@@ -223,6 +224,27 @@ def test_places_of_a_machine_stay_on_it(path: str) -> None:
         opened, problems = decode(here, local=False, default_model=default)
         assert opened.values["model"] == default
         assert [problem.control for problem in problems] == ["model"]
+
+
+@pytest.mark.parametrize("path", ["/srv/mine", "./mine", "C:\\mine"])
+def test_a_folder_beside_is_of_this_machine_alone(path: str) -> None:
+    state = PageState({**DEFAULTS}, beside=path)
+    word, told = encode(state)
+    assert (decode(word)[0], told) == (state, [])
+    assert encode(state, local=False)[0] == encode(PageState({**DEFAULTS}))[0], (
+        "it is in no link of a server for strangers"
+    )
+    opened, problems = decode(word, local=False)
+    assert opened.beside is None
+    assert [problem.control for problem in problems] == ["model"]
+
+
+@pytest.mark.parametrize("name", ["org/model", "smollm2-135m", "", 7, ["/srv/mine"], "/srv/" + "a" * 5000])
+def test_a_link_has_nothing_beside_that_would_be_fetched(name: Any) -> None:
+    """A folder of this machine, or nothing."""
+    opened, problems = decode(crafted({"beside": name, "prompt": "Hi"}))
+    assert (opened.beside, opened.prompt) == (None, "Hi")
+    assert [problem.control for problem in problems] == ["link"]
 
 
 def test_what_cannot_be_used_is_named_and_the_rest_is_used() -> None:

@@ -17,6 +17,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from loopviz.app.controls import link_word
 from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
 from loopviz.app.profile import LOCAL, PUBLIC
@@ -25,7 +26,9 @@ from loopviz.app.teach.page import data
 from loopviz.app.teach.service import Teaching
 from loopviz.app.texts import LANGUAGES, text
 from loopviz.engine.local import LocalEngine
+from loopviz.engine.pieces import decode
 from loopviz.model.checkpoints import load_checkpoint
+from loopviz.prompt_templates import TEMPLATES
 from tests.app.page_double import unwire
 from tests.conftest import make_llama
 
@@ -39,7 +42,7 @@ TEXT = "Once upon a time there was a loop that went round. " * 8
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) -> str:
     made = tmp_path_factory.mktemp("teach") / "tiny"
-    make_llama().save_pretrained(made)
+    make_llama(max_position_embeddings=512).save_pretrained(made)  # room for a template
     tiny_tokenizer.save_pretrained(made)
     return str(made)
 
@@ -108,6 +111,11 @@ def test_a_teaching_is_shown_kept_fetched_and_opened(folder: str) -> None:
     found = kept[-1]["kept"]
     assert (kept[-1]["phase"], kept[-1]["end"], kept[-1]["ticket"]) == ("over", "done", "t2")
     assert "--adapter my-loop" in found["command"]
+    state, problems = link_word.decode(found["link"], default_model="another")
+    assert problems == []
+    assert (state.values["model"], state.prompt) == (folder, "Once upon")
+    assert state.beside == str(run.prepared.folder / "my-loop")
+    assert load_checkpoint(state.beside).model.config.loop_count == found["loops"], "Compare can open it as it is"
     answer = TestClient(Starlette(routes=teaching.routes())).get(f"/loopviz-share/teach/{last['run']}/adapter")
     assert len(answer.content) == found["bytes"]
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
@@ -185,6 +193,7 @@ def test_who_leaves_ends_what_is_taught_and_keeping_ends_it_too(teaching: Teachi
         ({"values": {**VALUES, "rank": 0}}, "rank", ("from 1 to 256", "1 到 256")),
         ({"values": {**VALUES, "last": 70}}, "last", ("from 1 to 2", "1 到 2")),
         ({"prompt": " "}, "prompt", ("empty", "为空")),
+        ({"values": {**VALUES, "template": "alpaca"}}, "template", ("plain text has none", "纯文本没有模板")),
     ],
 )
 def test_what_is_refused_is_told_beside_its_field(
@@ -194,6 +203,20 @@ def test_what_is_refused_is_told_beside_its_field(
     assert (last["kind"], last["over"], last["field"]) == ("status", True, field)
     assert says[list(LANGUAGES).index(lang)] in last["text"]
     assert not len(teaching.runs)
+
+
+def test_prompts_and_responses_are_taught_in_the_template_that_was_chosen(
+    teaching: Teaching, folder: str, engine: LocalEngine
+) -> None:
+    rows = "\n".join(json.dumps({"instruction": "go", "input": "left", "output": f"{n} steps"}) for n in range(4))
+    values = {**VALUES, "kind": "instructions", "template": "alpaca", "window": 400, "steps": 1, "every": 1}
+    last = all_of(teaching.run(begin(folder, text=rows, values=values), "me"))[-1]
+    assert (last["end"], last["step"]) == ("done", 1)
+    assert "--template alpaca" in last["command"]
+    (run,) = teaching.runs
+    asked = decode(engine.tokenizer, run.prepared.task.train[0][0])
+    assert "### Instruction:\ngo\n\n### Input:\nleft\n\n### Response:" in asked
+    assert data(teaching.room)["prompt_templates"] == ["own", *TEMPLATES]
 
 
 def test_only_a_server_of_ones_own_teaches(folder: str) -> None:

@@ -87,7 +87,7 @@ def test_its_perplexity_and_agreement_are_those_of_one_plain_pass(whole: Any) ->
 def test_what_does_not_apply_to_it_is_empty_and_said_so(whole: Any) -> None:
     comparison, rows = whole
     empty_cells = {name for name, value in rows[1].items() if value is None}
-    assert empty_cells == {"swept", "loops_mean", "loops_max", "kv_bytes_per_token"}
+    assert empty_cells == {"swept", "loops_mean", "loops_max", "read_out_mean", "kv_bytes_per_token"}
     assert rows[1]["stops"] == "ttt"
     assert rows[1]["ms_per_token"] > 0
     assert comparison.results[1].loops == []

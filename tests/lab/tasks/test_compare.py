@@ -132,6 +132,34 @@ def test_a_loop_step_chosen_token_by_token_is_compared_by_the_fields_of_its_loop
     assert len({round(row["perplexity"], 4) for row in rows.values()}) == 3
 
 
+def test_what_a_gate_chose_is_told_beside_how_many_loops_ran(subject):
+    """All loops run whatever it chooses: every row said 3."""
+    gate = ExitGate(subject.model.config.hidden_size).requires_grad_(False)
+    gate.weight.normal_(0, 0.3, generator=torch.Generator().manual_seed(2))
+    view = subject.model.with_loop()
+    view.model.spare_gates = {"0": gate}
+    gated = replace(subject, model=view)
+    by_gate = [{**SERIAL, "exit_selection": "gate", "exit_threshold": one} for one in (0.2, 1.0)]
+    weighted = {
+        **SERIAL,
+        "loop_layers": (1, subject.model.config.num_hidden_layers - 1),
+        "exit_selection": "gate_weighted",
+    }
+    comparison = compared(gated, [SERIAL, *by_gate, weighted])
+    rows = rows_of(comparison)
+    assert [row["loops_mean"] for row in rows.values()] == [3] * 4
+    assert rows[0]["read_out_mean"] is None
+    chosen = {}
+    for place, loop in ((1, by_gate[0]), (2, by_gate[1]), (3, weighted)):
+        trace = run_engine(gated.view(loop), subject.tokenizer, PROMPT, comparison.params.settings())
+        gates = [frame["blocks"][0]["gate"] for frame in trace.frames[trace.meta["prompt_tokens"] - 1 :]]
+        chosen[place] = gates
+        steps = [gate["read_out"] or sum(r * p for r, p in enumerate(gate["p"], 1)) for gate in gates]
+        assert rows[place]["read_out_mean"] == pytest.approx(sum(steps) / len(steps), abs=1e-4)
+    assert rows[1]["read_out_mean"] < rows[2]["read_out_mean"], "a lower threshold reads out earlier"
+    assert all(gate["read_out"] is None for gate in chosen[3])
+
+
 def test_a_lossy_cache_is_scored_as_a_run_reads_it(subject, whole):
     """One text at a time, prompt first and then token by token: what the batch of both texts must say too."""
     comparison, rows = whole
