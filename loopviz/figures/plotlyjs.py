@@ -34,6 +34,12 @@ def whole() -> bytes:
     return WHOLE.read_bytes()
 
 
+def whole_release() -> str:
+    """By what one installed Plotly.js is told from another without reading it: its version, and how long it is."""
+    with WHOLE.open("rb") as installed:
+        return f"{version(installed.read(200))}, {WHOLE.stat().st_size} bytes"
+
+
 @functools.cache
 def small() -> bytes:
     """A Plotly.js that draws `SMALL_DRAWS`: the small one if it is there and of the installed version, else the whole."""

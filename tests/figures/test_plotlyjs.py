@@ -26,6 +26,16 @@ def test_the_whole_one_is_the_installed_package_s() -> None:
     assert plotlyjs.whole().decode() == get_plotlyjs()
 
 
+def test_another_whole_one_is_told_apart_without_reading_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    told = plotlyjs.whole_release()
+    assert get_plotlyjs_version() in told
+    assert str(plotlyjs.WHOLE.stat().st_size) in told
+    for name, other in (("longer", plotlyjs.whole() + b"\n"), ("newer", b"/**\n* plotly.js v99.0.1\n*/")):
+        (tmp_path / name).write_bytes(other)
+        monkeypatch.setattr(plotlyjs, "WHOLE", tmp_path / name)
+        assert plotlyjs.whole_release() != told
+
+
 def test_the_small_one_is_of_the_installed_version() -> None:
     """It fails when the pinned plotly is raised: renew it as assets/vendor/README.md says."""
     assert plotlyjs.version(plotlyjs.SMALL.read_bytes()) == get_plotlyjs_version()

@@ -56,7 +56,7 @@ export class Screen {
       const rest = quiet ? 0 : Math.min(this.lastCost * (1 / DRAW_SHARE - 1), LONGEST_REST) - past;
       return rest > 1 ? rest : visible;
     }
-    window.loopvizLater?.(); // the first sight is drawn: now Gradio may take the time it needs
+    window.loopvizLater?.(); // nothing is to be seen here: Gradio may take the time it needs
     // off screen counts only when nothing comes any more: then scrolling finds every panel drawn
     if (!quiet || !due.length) return null;
     const looked = performance.now() - page.lookedAt;
@@ -76,6 +76,7 @@ export class Screen {
     const began = performance.now();
     try {
       await next.draw();
+      window.loopvizLater?.(); // one picture is there: what Gradio needs is fetched while the others are drawn
     } catch (error) {
       console.error(`panel ${next.name}`, error);
     }

@@ -5,7 +5,8 @@ import { AskModel } from "./model_consent.js";
 import { ModelNotes } from "./model_notes.js";
 
 const AGAIN_MS = 700; // between two looks
-const PATIENCE = 20; // looks in vain
+const [SOON, SOON_MS] = [40, 200]; // the first looks, by which a model that comes along is ready: its visitor waits for it
+const PATIENCE = 20; // looks in vain, one after the other
 
 /** @import { AskModel as Asked, ModelStatus } from "../core/contract.js" */
 
@@ -64,7 +65,7 @@ export class ModelLine {
     if (!config || !server) return undefined;
     const watcher = (this.watcher = {});
     if (again) [this.told, this.resting] = ["", false];
-    for (let tries = 0; ; tries++) {
+    for (let tries = 0, vain = 0; ; tries++) {
       /** @type {ModelStatus | null} */
       let status = null;
       /** @type {Asked} */
@@ -79,8 +80,10 @@ export class ModelLine {
       if (status) this.show(status, asked.model);
       if (status?.state === "ask" || (asked.look && status?.state === "waiting")) return undefined; // until the visitor agrees
       if (status?.state === "ready" || status?.state === "failed") return this.arrived(JSON.stringify([asked.model, asked.precision, status.state]));
-      if (!status && tries > PATIENCE) return undefined;
-      await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+      vain = status ? 0 : vain + 1;
+      if (vain > PATIENCE) return undefined;
+      const wait = status && tries < SOON ? SOON_MS : AGAIN_MS;
+      await new Promise((resolve) => setTimeout(resolve, wait));
     }
   }
 }

@@ -6,6 +6,7 @@ Reading it needs neither torch nor a model, so it is there before either.
 from __future__ import annotations
 
 import functools
+import hashlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from loopviz.app.controls import of_run
 from loopviz.app.controls.controls import SERVER
 from loopviz.app.explore import replay, snapshot
 from loopviz.app.explore.config import page_config
+from loopviz.app.server import source_code
 from loopviz.app.sessions.messages import dumps
 from loopviz.panels import GROUPS, PANELS, Focus, group_of, hero
 from loopviz.paths import ASSETS
@@ -64,6 +66,22 @@ def settings(model: str) -> tuple[dict[str, Any], str] | None:
     values, lost = of_run(trace.meta)
     # whatever it was recorded in: nobody has chosen that here
     return None if lost else ({**values, "precision": SERVER}, str(trace.meta["prompt"]))
+
+
+def mark() -> str | None:
+    """What tells :func:`opening` from that of another version without making it: the stored run's file and this package's code.
+
+    None when there is no stored run.
+    """
+    return None if stored() is None else _mark(FILE)
+
+
+@functools.cache
+def _mark(path: Path) -> str:
+    whole = hashlib.sha256(path.read_bytes())
+    for name, file in source_code.files().items():
+        whole.update(name.encode() + file.read_bytes())
+    return whole.hexdigest()[:16]
 
 
 @functools.cache

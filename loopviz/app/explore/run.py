@@ -28,6 +28,7 @@ from loopviz.panels import Focus, hero
 from loopviz.trace import Frame, Trace, changes_of
 
 SEND_EVERY = 0.08  # seconds; sending more often costs server time and no screen shows it
+HOLD = 0.15  # seconds that the words of a prompt wait for the first that is made: who has both at once is drawn once
 LOST = 8  # of so many bytes one more is lost between the many small objects of a run (measured: 7 to 12 %)
 SUMMARY_EVERY = 2.0  # seconds; a screen reader cannot follow more
 
@@ -232,26 +233,30 @@ def messages(
     every: float = SEND_EVERY,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[str]:
-    """The run's messages as its frames come: a snapshot with the first, then what is new every `every` seconds, and a
-    last one. While the run has a line of its own, what lies between goes there and is not yielded.
+    """The run's messages as its frames come: a snapshot with the first word that is made, or with those of the prompt once `HOLD`
+    is over; then what is new every `every` seconds, the first word at once; and a last one. While the run has a line of its
+    own, what lies between goes there and is not yielded.
 
     Nothing at all when no frame came: what the page showed before then stays. Looks at `run.stop` after each frame, not
     after each message. Closing this generator closes `frames`; however it
     ends, `run.end` says why and `run.finished` is set. What `frames` raises passes through.
     """
     frames = iter(frames)
-    begun, last = False, 0.0
+    begun, made, last, asked = False, False, 0.0, clock()
     try:
         with closing(frames) if hasattr(frames, "close") else nullcontext():
             for frame in frames:
                 run.add(frame)
                 if run.end or run.stop.is_set():
                     break
-                now = clock()
+                now, first = clock(), not made and frame["phase"] == "generated"
+                made = made or first
                 if not begun:
-                    begun, last = True, now
-                    yield wire(run.snapshot())
-                elif now - last >= every:
+                    # a step takes no longer than its prompt took: it is not waited for long
+                    if first or now - asked >= HOLD:
+                        begun, last = True, now
+                        yield wire(run.snapshot())
+                elif first or now - last >= every:
                     last = now
                     if (message := run.frames_message(clock)) and not run.post(message):
                         yield wire(message)

@@ -13,13 +13,18 @@ def _opening(lang: str) -> bytes | None:
     return first_run.opening(lang)
 
 
+def _opening_mark() -> str | None:
+    return first_run.mark()
+
+
 for _lang in LANGUAGES:
     assets.offer(
         {
             f"glossary.{_lang}.json": functools.partial(glossary.document, _lang),
             f"tour.{_lang}.json": functools.partial(tour.document, _lang),
             f"opening.{_lang}.json": functools.partial(_opening, _lang),
-        }
+        },
+        marks={f"opening.{_lang}.json": _opening_mark},
     )
 
 link_preview.describes(links.card)

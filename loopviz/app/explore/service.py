@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from loopviz.trace import Frame
 
 _NOT_ASKED = object()
+WONDER = 0.3  # seconds after which somebody who pressed Run wonders what is being done
 
 
 class Wish(Job):
@@ -88,6 +89,11 @@ class Wish(Job):
         """By the form as it stands."""
         values, extras, wording = self.form.settings, self.view.extras_of(False), self.form.settings.wording
         return bounds.seconds_of_run(loaded, values, loaded.prompt_tokens(self.prompt, **wording), extras)
+
+    def seconds_of_reading(self, loaded: Engine, form: st.Form) -> float:
+        """About how long its prompt is read under a form; ValueError where it cannot be read."""
+        tokens = loaded.prompt_tokens(self.prompt, **form.settings.wording)
+        return bounds.seconds_of_reading(loaded, form.settings, tokens, self.view.extras_of(False))
 
     def make(self, loaded: Engine, place: Place) -> Iterator[str]:
         """Run the form as it stands."""
@@ -263,15 +269,19 @@ class Service(Jobs):
     def _make(self, wish: Wish, loaded: Engine) -> Iterator[str]:
         """The run itself, of the form as it stands now: from here on changes go by :meth:`steer`."""
         wish.begun, form = True, wish.form
-        if not form.suited:  # Run was pressed before it was there
+        suited = form.suited
+        if not suited:  # Run was pressed before it was there
             changes, gave = self._suit(form, loaded)
             if not wish.gives_way:  # what is set otherwise is refused below, in its own words
                 changes = {name: value for name, value in changes.items() if name not in gave}
             form = form.changed(changes, suits=form.model)
         wish.refuse(form)
+        opening = None  # a message more holds up what comes after it
+        if not suited:  # the form shows what runs: it asks for the model's own settings, which it has not got yet
+            opening = wish.say(text(wish.lang, "live.reading"), suit=True)
+        elif wish.seconds_of_reading(loaded, form) > WONDER:
+            opening = wish.say(text(wish.lang, "live.reading"))
         run, frames = self._begin(wish, form.settings, loaded)
-        # the form shows what runs: it asks for the model's own settings if it has not got them yet
-        opening = wish.say(text(wish.lang, "live.reading"), suit=True)
         told = messages(run, frames, every=self.every)
         try:
             yield from wish.show(run, told, self.room.profile.seconds_run, opening)

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -49,21 +50,28 @@ _TYPES = {
 }
 _FILES = {link_preview.IMAGE: ASSETS / link_preview.IMAGE, MATH: ASSETS / "fonts" / MATH}
 _SCRIPTS: dict[str, Path] = {path.relative_to(WEB).as_posix(): path for path in sorted(WEB.rglob("*.js"))}
-_PLOTLY: dict[str, Callable[[], bytes]] = {"plotly.js": plotlyjs.small, "plotly-whole.js": plotlyjs.whole}
+_WHOLE = "plotly-whole.js"
+_PLOTLY: dict[str, Callable[[], bytes]] = {"plotly.js": plotlyjs.small, _WHOLE: plotlyjs.whole}
 _OPENINGS = {f"opening.{lang}.json": lang for lang in LANGUAGES}  # what the first page opens with
 # by name: what is made when it is first asked for (`offer`)
 _MADE: dict[str, Callable[[], bytes | None]] = {}
+_MARKS: dict[str, Callable[[], str | None]] = {}  # of some of these, what tells the fingerprint without making it
 
 
-def offer(made: Mapping[str, Callable[[], bytes | None]]) -> None:
+def offer(
+    made: Mapping[str, Callable[[], bytes | None]], marks: Mapping[str, Callable[[], str | None]] | None = None
+) -> None:
     """Have more served: by name, what makes it when it is first asked for. This package knows no page; pages hand it in.
 
     Args:
         made: each gives the bytes of a file of that name, or None when there is no such thing after all.
+        marks: by name, what gives the fingerprint of one that takes long to make, and whose address is told before anybody asks for it;
+            None when there is no such thing.
     """
     _MADE.update(made)
-    _content.cache_clear()
-    early_tags.cache_clear()
+    _MARKS.update(marks or {})
+    for known in (_raw, _packed, _mark, early_tags):
+        known.cache_clear()
 
 
 # A line of comment, or several; what stands behind code, and a type in the middle of it, stays.
@@ -75,26 +83,50 @@ def _sent(script: str) -> bytes:
     return _COMMENT.sub(lambda found: "\n" * found[0].count("\n"), script).encode()
 
 
-@functools.cache
-def _content(name: str) -> tuple[bytes, bytes, str] | None:
-    """The asset as it is, compressed, and its fingerprint; None when there is no such asset.
+def _fingerprint(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
-    Our scripts share one fingerprint: they import each other by relative addresses, which keep it.
-    """
-    marked: bytes | None = None
-    raw: bytes | None = None
+
+@functools.cache
+def _scripts_mark() -> str:
+    """Of all our scripts together: they import each other by relative addresses, which keep it."""
+    return _fingerprint(b"".join(path.read_bytes() for path in _SCRIPTS.values()))
+
+
+@functools.cache
+def _raw(name: str) -> bytes | None:
+    """The asset as it is; None when there is no such asset."""
     if name in _FILES:
-        raw = _FILES[name].read_bytes()
-    elif name in _SCRIPTS:
-        raw = _sent(_SCRIPTS[name].read_text(encoding="utf-8"))
-        marked = b"".join(path.read_bytes() for path in _SCRIPTS.values())
-    elif name in _PLOTLY:
-        raw = _PLOTLY[name]()
-    elif name in _MADE:
-        raw = _MADE[name]()
-    if raw is None:
-        return None
-    return raw, gzip.compress(raw, 6, mtime=0), hashlib.sha256(marked or raw).hexdigest()[:16]
+        return _FILES[name].read_bytes()
+    if name in _SCRIPTS:
+        return _sent(_SCRIPTS[name].read_text(encoding="utf-8"))
+    if name in _PLOTLY:
+        return _PLOTLY[name]()
+    return _MADE[name]() if name in _MADE else None
+
+
+@functools.cache
+def _packed(name: str) -> bytes | None:
+    """The asset compressed, which is done when a browser asks for it; None when there is no such asset."""
+    raw = _raw(name)
+    return None if raw is None else gzip.compress(raw, 6, mtime=0)
+
+
+@functools.cache
+def _mark(name: str) -> str | None:
+    """The asset's fingerprint; None when there is no such asset.
+
+    Addresses are told before the server answers anybody: for them neither the whole Plotly is read, which hardly a page needs, nor made
+    what takes long.
+    """
+    if name in _SCRIPTS:
+        return _scripts_mark()
+    if name == _WHOLE:
+        return _fingerprint(plotlyjs.whole_release().encode())
+    if name in _MADE and name in _MARKS:
+        return _MARKS[name]()
+    raw = _raw(name)
+    return None if raw is None else _fingerprint(raw)
 
 
 def _is_asset(name: str) -> bool:
@@ -106,32 +138,33 @@ def asset_url(name: str) -> str:
 
     KeyError when there is no such asset.
     """
-    found = _content(name)
-    if found is None:
+    mark = _mark(name)
+    if mark is None:
         raise KeyError(name)
-    return f"{PREFIX}/{found[2]}/{name}"
+    return f"{PREFIX}/{mark}/{name}"
 
 
 def opening_urls() -> dict[str, str]:
     """Where the page finds the run it opens with, by language; empty when there is none."""
-    return {lang: asset_url(name) for name, lang in _OPENINGS.items() if _content(name) is not None}
+    return {lang: asset_url(name) for name, lang in _OPENINGS.items() if _mark(name) is not None}
 
 
 async def _asset(request: Request) -> Response:
-    name = request.path_params["name"]
-    # answers are remembered for ever: none to a name that a visitor made up
-    found = _content(name) if _is_asset(name) else None
-    if found is None:
+    name, packed = request.path_params["name"], "gzip" in request.headers.get("accept-encoding", "")
+    if not _is_asset(name):  # answers are remembered for ever: none to a name that a visitor made up
         return Response("not found", status_code=404)
-    raw, compressed, mark = found
-    packed = "gzip" in request.headers.get("accept-encoding", "")
+    found = lambda: (_mark(name), _packed(name) if packed else _raw(name))  # noqa: E731
+    # what takes longer to make, or to compress, keeps nobody else waiting
+    mark, content = found() if name in _SCRIPTS else await run_in_threadpool(found)
+    if mark is None or content is None:
+        return Response("not found", status_code=404)
     headers = {"X-Content-Type-Options": "nosniff", "Vary": "Accept-Encoding", "ETag": f'"{mark}"'}
     # an address with an old fingerprint gets today's file, but may not be kept
     fresh = request.path_params["mark"] == mark
     headers["Cache-Control"] = "public, max-age=31536000, immutable" if fresh else "no-cache"
     if packed:
         headers["Content-Encoding"] = "gzip"
-    return Response(compressed if packed else raw, media_type=_TYPES[Path(name).suffix], headers=headers)
+    return Response(content, media_type=_TYPES[Path(name).suffix], headers=headers)
 
 
 def routes(runs: link_preview.StoredRuns | None = None) -> list[Route]:
@@ -227,7 +260,7 @@ def _imported(name: str) -> list[str]:
 
 def places() -> dict[str, str]:
     """The addresses the page's script needs."""
-    own = {"script": "explore/main.js", "plotly": "plotly.js", "whole": "plotly-whole.js"}
+    own = {"script": "explore/main.js", "plotly": "plotly.js", "whole": _WHOLE}
     return {**{place: asset_url(name) for place, name in own.items()}, "line": LINES, "share": FILES}
 
 
@@ -250,7 +283,7 @@ def early_tags() -> str:
 
 
 def early(document: str) -> str:
-    """The page's document with :func:`early_tags`, and with Gradio's script held back until the first panels are drawn.
+    """The page's document with :func:`early_tags`, and with Gradio's script held back until the first panel is drawn.
 
     That script keeps the browser busy for a second or two; it is fetched meanwhile. `core/draw_scheduler.js` lets it go, or
     the clock does. A document in which it is written otherwise keeps it as it is.
@@ -268,6 +301,7 @@ class EarlyTags:
         first: what stands in the head of every page before all else.
         profile: what the server lets its visitors do.
         runs: that the server keeps; previews of their links tell of them.
+        sent: called whenever a page has been sent.
     """
 
     def __init__(
@@ -276,8 +310,9 @@ class EarlyTags:
         first: str = "",
         profile: Profile = LOCAL,
         runs: link_preview.StoredRuns | None = None,
+        sent: Callable[[], None] = lambda: None,
     ) -> None:
-        self.app, self.runs = app, runs
+        self.app, self.runs, self.sent = app, runs, sent
         self.first = first
         self.profile = profile
 
@@ -320,6 +355,8 @@ class EarlyTags:
             headers["content-length"] = str(len(body))
             await send({**start, "headers": headers.raw})
             await send({"type": "http.response.body", "body": body})
+            if look.ELEMENT in document:
+                self.sent()
 
         await self.app(scope, receive, changed)
 
@@ -330,13 +367,14 @@ _CONNECTION = "core/gradio_connection.js"
 
 def version_of(demo: gr.Blocks) -> str:
     """A mark of all that an open page and its server must agree on: our scripts, and the events and parts that they call by number."""
-    config = demo.get_config_file()
-    calls = [
-        [dependency[key] for key in ("id", "targets", "inputs", "outputs")] for dependency in config["dependencies"]
-    ]
-    parts = [[part["id"], part["type"], part["props"].get("elem_id")] for part in config["components"]]
-    known = json.dumps([config["version"], calls, parts], default=str).encode()
-    return hashlib.sha256(known + b"".join(path.read_bytes() for path in _SCRIPTS.values())).hexdigest()[:16]
+    from gradio import __version__
+
+    # of Gradio's whole configuration, which takes long, as much as counts here
+    told = [fn.get_config() for fn in demo.fns.values()]
+    calls = [[one[key] for key in ("id", "targets", "inputs", "outputs")] for one in told]
+    parts = [[n, block.get_block_name(), getattr(block, "elem_id", None)] for n, block in demo.blocks.items()]
+    known = json.dumps([__version__, calls, parts], default=str).encode()
+    return _fingerprint(known + _scripts_mark().encode())
 
 
 def written_route(demo: gr.Blocks) -> tuple[Route, str]:
@@ -344,7 +382,7 @@ def written_route(demo: gr.Blocks) -> tuple[Route, str]:
     the functions that it would make from text (:mod:`loopviz.app.server.security_headers`)."""
     ours = [_SCRIPTS[name].read_text(encoding="utf-8") for name in (_CONNECTION, _FUNCTIONS)]
     script = "".join([*ours, security_headers.written(demo)]).encode()
-    packed, mark = gzip.compress(script, 6, mtime=0), hashlib.sha256(script).hexdigest()[:16]
+    packed, mark = gzip.compress(script, 6, mtime=0), _fingerprint(script)
     address = f"{PREFIX}/{mark}/{_FUNCTIONS}"
     headers = {"Cache-Control": "public, max-age=31536000, immutable", "Vary": "Accept-Encoding", "ETag": f'"{mark}"'}
 
@@ -364,18 +402,23 @@ def font() -> str:
 
 
 def launch_options(
-    demo: gr.Blocks, rules: Rules, *more: Route, runs: link_preview.StoredRuns | None = None
+    demo: gr.Blocks,
+    rules: Rules,
+    *more: Route,
+    runs: link_preview.StoredRuns | None = None,
+    sent: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Options of `Blocks.launch` that the pages of `demo` need: private, quiet, nothing external, our routes and `more`.
 
-    `runs`: that the server keeps; previews of their links tell of them.
+    `runs`: that the server keeps; previews of their links tell of them. `sent`: called whenever a page has been sent.
     """
     written, tag = written_route(demo)
     door = Middleware(Door, rules=replace(rules, known=rules.known or Known.of(demo)))
+    tags = Middleware(EarlyTags, font() + tag, rules.profile, runs, sent)
     return {
         "app_kwargs": {
             "routes": [written, *routes(runs), *more],
-            "middleware": [door, Middleware(EarlyTags, first=font() + tag, profile=rules.profile, runs=runs)],
+            "middleware": [door, tags],
         },
         "css": css(),
         "show_error": False,

@@ -95,9 +95,9 @@ def written(demo: gr.Blocks) -> str:
     The events' (an expression each), and what an element does once it is there (a function's body).
     """
     expressions: dict[str, None] = {}
-    for dependency in demo.get_config_file()["dependencies"]:
-        if isinstance(dependency["js"], str):
-            expressions[re.sub(r";+$", "", dependency["js"].strip())] = None
+    for event in demo.fns.values():
+        if isinstance(event.js, str):
+            expressions[re.sub(r";+$", "", event.js.strip())] = None
     bodies: dict[str, None] = {}
     for block in demo.blocks.values():
         if isinstance(body := getattr(block, "js_on_load", None), str) and body:

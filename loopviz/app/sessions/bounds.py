@@ -425,6 +425,13 @@ def seconds_of_run(loaded: Engine, values: Mapping[str, Any], prompt: int, extra
     return cost.run(shape_of(loaded, values), prompt, values["max_new_tokens"], extras=extras).seconds(loaded.rate())
 
 
+def seconds_of_reading(loaded: Engine, values: Mapping[str, Any], prompt: int, extras: Collection[str]) -> float:
+    """About how many seconds pass until a run has read its prompt; as :func:`of_run`."""
+    from loopviz.engine import work as cost
+
+    return cost.reading(shape_of(loaded, values), prompt, extras=extras).seconds(loaded.rate())
+
+
 def within(task: Any, subject: Any, params: Any, size: Any, loaded: Engine) -> Any:
     """The parameters of a size, its numbers lowered, each in turn, until the measurement takes no longer than the size may.
 

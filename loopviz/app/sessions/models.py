@@ -46,6 +46,8 @@ from loopviz.worker import WorkerEnded, ended_by
 log = logging.getLogger(__name__)
 LINGER = 1.8  # seconds that a page's look counts: it looks again in half of that while it is open
 LOOK = 0.2  # seconds between two looks of who waits
+TURN = 0.0005  # seconds that a thread has Python's lock while others wait for it, as long as PyTorch is imported
+_USUAL_TURN = sys.getswitchinterval()
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(/[\w./-]+\.gguf)?", re.ASCII | re.IGNORECASE)
 
 
@@ -93,6 +95,19 @@ class _Loading:
     def unwanted(self) -> bool:
         """Whether nobody waits for it, and no page has looked lately."""
         return not self.waiters and time.monotonic() > self.until
+
+
+@contextmanager
+def _in_short_turns() -> Iterator[None]:
+    """While PyTorch is imported: whoever answers pages takes Python's lock back sooner.
+
+    To answer with a file takes several turns of it, a page takes dozens of files, and importing would keep it for 5 ms each time.
+    """
+    sys.setswitchinterval(TURN)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(_USUAL_TURN)
 
 
 def _first() -> bool:
@@ -143,6 +158,7 @@ class ModelRoom:
         self._reserved: dict[Key, int] = {}  # bytes of memory that loads are about to take
         self._needed: dict[Key, float] = {}  # when each that is held was needed last
         self._patience: threading.Timer | None = None
+        self._expected = False  # whether a page is on its way, whose visitor will ask
         self._resting: threading.Timer | None = None
         self.when_let_go: list[Callable[[Engine], None]] = []
         self._times = LoadTimes(profile.store)
@@ -206,12 +222,27 @@ class ModelRoom:
     def warm_when_asked(self, latest: float) -> None:
         """Load the default model in the background once somebody asks how far it is, or after `latest` seconds.
 
-        Importing PyTorch takes a core for some seconds. A page asks when it stands; until then the core is better spent
-        on sending and drawing it.
+        Importing PyTorch takes a core for some seconds: until a page is on its way (:meth:`expect`) nobody needs it.
         """
-        self._patience = threading.Timer(latest, self._warm_now)
-        self._patience.daemon = True
-        self._patience.start()
+        with self._lock:
+            self._patience = self._warm_after(latest)
+
+    def expect(self, within: float) -> None:
+        """A page has been sent, whose visitor will ask: what :meth:`warm_when_asked` waits for begins within so many seconds.
+
+        By then its scripts are there, and while the browser draws, the server has nothing to do. The first page counts.
+        """
+        with self._lock:
+            if self._patience is not None and not self._expected:
+                self._expected = True
+                self._patience.cancel()
+                self._patience = self._warm_after(within)
+
+    def _warm_after(self, seconds: float) -> threading.Timer:
+        timer = threading.Timer(seconds, self._warm_now)
+        timer.daemon = True
+        timer.start()
+        return timer
 
     def _warm_now(self) -> None:
         with self._lock:
@@ -230,7 +261,8 @@ class ModelRoom:
 
     def _warm(self) -> None:
         try:
-            self.get(self.default)
+            with _in_short_turns():
+                self.get(self.default)
             # a million objects of PyTorch and Gradio that stay: looking through them for cycles takes a fifth of a second,
             # in which no token is made and nothing is sent
             gc.freeze()

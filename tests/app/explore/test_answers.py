@@ -16,7 +16,7 @@ from loopviz.app.explore import (
 from loopviz.app.explore.answers import Questions, View
 from loopviz.app.explore.config import page_config
 from loopviz.app.explore.run import Registry, Run, messages
-from loopviz.app.server import assets
+from loopviz.app.server import assets, source_code
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.panels import PANELS, Focus
 from loopviz.trace import Trace
@@ -67,10 +67,27 @@ def test_without_a_stored_run_the_page_opens_all_the_same(tmp_path: Path, monkey
         assert first_run.stored.__wrapped__(path) is None
     monkeypatch.setattr(first_run, "stored", lambda: None)
     assert first_run.opening.__wrapped__("en") is None
-    monkeypatch.setattr(assets, "_content", assets._content.__wrapped__)
+    for known in ("_mark", "_raw"):
+        monkeypatch.setattr(assets, known, getattr(assets, known).__wrapped__)
     monkeypatch.setattr(first_run, "opening", lambda lang: None)
     assert assets.opening_urls() == {}
     assert assets.early_tags.__wrapped__() == ""
+
+
+def test_what_the_page_opens_with_has_another_address_when_the_run_or_the_code_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The address is told before it is made."""
+    run, code = tmp_path / "run.loopviz", tmp_path / "words.py"
+    files = {"loopviz/words.py": code}
+    monkeypatch.setattr(source_code, "files", lambda: files)
+    marks = []
+    for written in ((b"run", b"code"), (b"another run", b"code"), (b"run", b"other code"), (b"run", b"code")):
+        run.write_bytes(written[0])
+        code.write_bytes(written[1])
+        marks.append(first_run._mark.__wrapped__(run))
+    assert len(set(marks[:3])) == 3
+    assert marks[3] == marks[0]
 
 
 def test_a_stored_run_survives_its_file(trace: Trace, tmp_path: Path) -> None:

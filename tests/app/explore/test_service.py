@@ -19,8 +19,9 @@ from loopviz.app.controls.presets import PRESETS
 from loopviz.app.explore import first_run
 from loopviz.app.explore.answers import View
 from loopviz.app.explore.run import Registry
-from loopviz.app.explore.service import Service
+from loopviz.app.explore.service import WONDER, Service
 from loopviz.app.explore.tool import tool
+from loopviz.app.sessions import bounds
 from loopviz.app.sessions.models import ModelRefused, ModelRoom
 from loopviz.app.sessions.tools import ToolRefused
 from loopviz.app.texts import text
@@ -332,6 +333,32 @@ def test_a_run_begun_before_its_model_is_there_is_of_its_own_settings(service: S
     assert "layer 10 is not in" in said(service.run("Once upon", early | {st.SUITS: "tiny"}, "en", "s"))[-1]["text"]
 
 
+def test_the_form_asks_for_a_model_s_settings_only_where_it_has_not_got_them(service: Service) -> None:
+    """Every start had it ask, by an event more, and its first word wait for a message more."""
+    service.room.get("tiny")
+    settled, early = (said(service.run("Once", values() | {st.SUITS: whose}, "en", "me")) for whose in ("tiny", ""))
+    assert [message for message in settled if message["kind"] == "status"] == []
+    assert [message["suit"] for message in early if message["kind"] == "status"] == [True]
+    assert early[0]["kind"] == "status"
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_a_prompt_that_takes_long_is_said_to_be_read(
+    service: Service, monkeypatch: pytest.MonkeyPatch, lang: str
+) -> None:
+    service.room.get("tiny")
+    monkeypatch.setattr(bounds, "seconds_of_reading", lambda *_: 2 * WONDER)
+    first = said(service.run("Once", values(), lang, "me"))[0]
+    assert (first["kind"], first["text"]) == ("status", text(lang, "live.reading"))
+    assert "suit" not in first
+
+
+def test_reading_a_longer_prompt_is_estimated_to_take_longer(loaded: Loaded) -> None:
+    form = st.Form.read(values())
+    short, long = (bounds.seconds_of_reading(loaded, form.settings, tokens, ()) for tokens in (4, 400))
+    assert 0 < short < long
+
+
 def test_a_loop_changed_during_a_run_changes_that_run(service: Service) -> None:
     assert service.steer(values(loop_count=2), "en", "me") == (None, {}), "nothing runs"
     stream = streaming(service)
@@ -484,8 +511,8 @@ def test_h1_long_prompt_cannot_be_left(service: Service, loaded: Loaded, how: st
 
 def test_running_again_keeps_the_old_result_until_the_new_one_speaks(service: Service) -> None:
     (first,) = {message["run"] for message in shown(said(service.run("Once", values(), "en", "me")))}
-    stream = service.run("Again", values(), "en", "me")
-    next(stream)  # a status: nothing to show yet
+    stream = service.run("Again", values() | {st.SUITS: ""}, "en", "me")
+    assert unwire(next(stream))["kind"] == "status", "nothing to show yet"
     assert service.registry.get(first) is not None
     while (message := unwire(next(stream)))["kind"] != "snapshot":
         pass

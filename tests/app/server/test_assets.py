@@ -59,7 +59,7 @@ def test_whatever_a_script_imports_is_there() -> None:
 def test_a_script_is_sent_without_its_comments_and_every_line_of_code_where_it_stands(name: str) -> None:
     """Types for `tsc` stand in comments: they made the first paint 7 kB heavier."""
     written = assets._SCRIPTS[name].read_text(encoding="utf-8").split("\n")
-    sent = assets._content(name)[0].decode().split("\n")
+    sent = (assets._raw(name) or b"").decode().split("\n")
     assert len(sent) == len(written)
     # a text over several lines might have one that looks like a comment
     assert not [line for line in written if line.count("`") % 2 and "/^return `" not in line]
@@ -107,10 +107,39 @@ def test_nothing_else_is_served(client: TestClient, name: str) -> None:
 
 
 def test_a_name_that_a_visitor_made_up_is_not_remembered(client: TestClient) -> None:
-    before = assets._content.cache_info().currsize
+    kept = (assets._raw, assets._packed, assets._mark)
+    before = [known.cache_info().currsize for known in kept]
     for number in range(20):
         assert client.get(f"/{assets.PREFIX}/0/made-up-{number}.js").status_code == 404
-    assert assets._content.cache_info().currsize == before
+    assert [known.cache_info().currsize for known in kept] == before
+
+
+def test_before_the_first_answer_nothing_is_read_or_made_that_no_page_needs_yet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The whole Plotly was read and compressed, 4.8 MB of it, and every script read once for each script."""
+    assets.offer({})  # nothing is remembered
+    reads: list[Path] = []
+    read = Path.read_bytes
+
+    def noted(path: Path) -> bytes:
+        reads.append(path)
+        return read(path)
+
+    def refused(*_: object) -> bytes:
+        raise AssertionError("read, or compressed, before anybody has asked for it")
+
+    monkeypatch.setattr(Path, "read_bytes", noted)
+    monkeypatch.setitem(assets._PLOTLY, "plotly-whole.js", refused)
+    for name in assets._OPENINGS:
+        monkeypatch.setitem(assets._MADE, name, refused)
+    monkeypatch.setattr(assets.gzip, "compress", refused)
+    assets._scripts_mark.cache_clear()
+    build()
+    assert "plotly-whole.js" in assets.early_tags()
+    assert plotlyjs.WHOLE not in reads
+    scripts = [path for path in reads if path.suffix == ".js" and path.is_relative_to(WEB)]
+    assert len(scripts) == len(set(scripts)) == len(assets._SCRIPTS)
 
 
 def test_the_first_paint_imports_neither_torch_nor_transformers(tmp_path: Path) -> None:
@@ -190,6 +219,20 @@ def test_every_page_s_look_is_settled_before_all_else() -> None:
         assert ("modulepreload" in tags) == others
         assert answer.headers["content-length"] == str(len(answer.content))
     assert client.get("/2").text == page, "not a page"
+
+
+def test_who_waits_for_a_page_to_be_sent_is_told() -> None:
+    from starlette.responses import Response
+    from starlette.routing import Route
+
+    page, sent = "<html><head></head><body><gradio-app></gradio-app></body></html>", []
+    found = {"/lab": (page, "text/html"), "/other": ("<html></html>", "text/html"), "/data": (page, "application/json")}
+    routes = [Route(path, lambda _, it=it: Response(it[0], media_type=it[1])) for path, it in found.items()]
+    client = TestClient(assets.EarlyTags(Starlette(routes=routes), sent=lambda: sent.append(1)))
+    for path, times in (("/other", 0), ("/data", 0), ("/nothing", 0), ("/lab", 1)):
+        client.get(path)
+        client.head(path)
+        assert len(sent) == times, path
 
 
 def test_a_page_with_nothing_to_open_with_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

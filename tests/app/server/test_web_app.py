@@ -33,7 +33,10 @@ def test_pages_are_put_together_without_a_web_app(made: list[App]) -> None:
             gr.HTML("two")
         demo.queue()
     assert made == []
+    assert demo.config == {}, "told anew of all components at the end of each page"
     assert {page[0] for page in demo.pages} == {"", "two"}
+    told = demo.get_config_file()  # as launching does
+    assert [part["type"] for part in told["components"]].count("html") == 2
     app = App.create_app(demo)  # as launching does
     assert made == [app]
     paths = {getattr(route, "path", "") for route in app.routes}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -62,6 +63,50 @@ def test_the_default_waits_for_the_first_who_asks_and_is_loaded_once() -> None:
     room.status("a")
     room.get("a")
     assert loads == ["a"]
+
+
+def test_the_default_is_loaded_soon_once_a_page_is_on_its_way() -> None:
+    loaded = threading.Event()
+
+    def load(name: str, progress: Any, local: bool) -> Loaded:
+        loaded.set()
+        return _loaded(name)
+
+    room = ModelRoom("a", load=load)
+    room.warm_when_asked(latest=1000)
+    room.expect(within=0.01)
+    assert loaded.wait(60)
+
+
+def test_threads_take_shorter_turns_while_the_default_is_loaded_and_usual_ones_after_it() -> None:
+    for other in threading.enumerate():  # of an earlier test
+        if other.name == "loopviz-model":
+            other.join(60)
+    usual, turns = sys.getswitchinterval(), []
+
+    def load(name: str, progress: Any, local: bool) -> Loaded:
+        turns.append(sys.getswitchinterval())
+        raise ValueError("gone")
+
+    ModelRoom("a", load=load).warm().join(60)
+    assert 0 < turns[0] < usual
+    assert sys.getswitchinterval() == usual
+
+
+def test_the_first_page_counts_and_none_where_nothing_is_to_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    room, asked = ModelRoom("a", load=lambda *_: _loaded("a")), []
+    monkeypatch.setattr(
+        room, "_warm_after", lambda seconds: asked.append(seconds) or SimpleNamespace(cancel=lambda: None)
+    )
+    room.expect(within=1)
+    assert asked == [], "its server warms no model"
+    room.warm_when_asked(latest=1000)
+    for within in (5, 0):
+        room.expect(within)
+    assert asked == [1000, 5]
+    room.status("a")
+    room.expect(within=1)
+    assert asked == [1000, 5], "somebody has asked: it is being loaded"
 
 
 def test_the_default_is_loaded_although_nobody_asks() -> None:
