@@ -38,7 +38,7 @@ from loopviz.app.sessions.model_variants import (
 )
 from loopviz.app.sessions.private_paths import without_paths
 from loopviz.app.texts import text
-from loopviz.checks import FieldError
+from loopviz.checks import RuleError
 from loopviz.engine.address import engine_address
 from loopviz.engine.engine import Engine, LoadLimits, Prepared
 from loopviz.worker import WorkerEnded, ended_by
@@ -519,7 +519,7 @@ class ModelRoom:
             return lambda lang: text(lang, "refused.memory")
         if isinstance(values, dict):  # CheckpointTooLarge
             return lambda lang: text(lang, f"limit.{code}", name=short_name(name), **values)
-        if isinstance(error, FieldError):
+        if isinstance(error, RuleError):
             bare = error.with_traceback(None)  # the words are kept, what was loaded is not
             return lambda lang: self.words(bare, lang)
         if isinstance(error, (ValueError, OSError)):
