@@ -188,6 +188,7 @@ RULES: Mapping[str, str] = MappingProxyType(
         "ttt_logits_nan": "the model's logits are not numbers any more (NaN) after token {token}: its weights are broken; take another "
         "checkpoint",
         "reads_at_most": "the run has {n} tokens, and at most {most} are read again; open a shorter one",
+        "anatomy_not_written": "must be {plain}: Anatomy writes out a Llama's own layers; look at this model in Explore",
         "all_different": "must be different numbers, at least one",
         "tokens_fewer": "{n} tokens; at least {least} are needed; give a longer text",
         "ttt_alone": "has no weights that learn while it reads; name a TTT model that reads the same tokens ({known})",
@@ -271,8 +272,16 @@ TERMS: Mapping[str, str] = MappingProxyType(
 )
 
 
+class Words:
+    """What stands in a place of a rule and is words: who shows the rule says it in a language."""
+
+    def said(self, terms: Mapping[str, str]) -> str:
+        """In the words of some language."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
-class Term:
+class Term(Words):
     """Words of :data:`TERMS` in a place of a rule, one key or several that are joined by "or"; in English by itself."""
 
     keys: tuple[str, ...]
@@ -288,7 +297,25 @@ class Term:
         return self.said(TERMS)
 
 
-class FieldError(ValueError):
+class RuleError(ValueError):
+    """A refusal that its rule words: in English here, and in the visitor's language by who shows it.
+
+    Attributes:
+        texts: what the keys of its rules begin with, among the texts of a page.
+        rule: the key.
+        places: what fills the rule's places; :class:`Words` for words.
+    """
+
+    texts = "rule"
+    rule: str
+    places: Mapping[str, object]
+
+    def subject(self, colon: str = ": ") -> str:
+        """What the sentence begins with, before its rule."""
+        return ""
+
+
+class FieldError(RuleError):
     """A value that a field may not have.
 
     Args:

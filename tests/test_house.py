@@ -14,6 +14,7 @@ ROOT = PACKAGE.parent
 DOCUMENT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 # What everybody may import. A new file here is a new thing that everybody must know: first look for its room.
 GROUND = {
+    "checkpoint_rules",
     "checks",
     "csv_file",
     "fields",

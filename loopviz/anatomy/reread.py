@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from loopviz.anatomy.probe import Probed, probe
+from loopviz.checks import FieldError
 from loopviz.loop_fields import BY_NAME, MODEL_FIELDS
 from loopviz.model import LoopCache, LoopLlamaForCausalLM
 from loopviz.model.step_adapters import check_one_model
@@ -194,16 +195,14 @@ def check_same_model(model: LoopLlamaForCausalLM, trace: Trace) -> None:
 
 
 def check_written_here(view: LoopLlamaForCausalLM) -> None:
-    """ValueError where a run had what `llama.py` does not write: what is shown of its layers would be another model's."""
+    """FieldError where a run had what `llama.py` does not write: what is shown of its layers would be another model's."""
     check_one_model(view)
     found = [(name, getattr(view.config, name), plain) for name, plain in MODEL_FIELDS.items()]
     for block in view.config.loop_blocks():
         found += [(name, getattr(block, BY_NAME[name].block), BY_NAME[name].plain) for name in _NOT_WRITTEN]
     for name, value, plain in found:
         if value != plain:
-            raise ValueError(
-                f"{name}={value!r}: must be {plain!r}: Anatomy writes out a Llama's own layers; look at this model in Explore"
-            )
+            raise FieldError(name, value, "anatomy_not_written", plain=repr(plain))
 
 
 def check_recorded_blocks(model: LoopLlamaForCausalLM, trace: Trace) -> None:

@@ -29,7 +29,7 @@ from loopviz.app.texts import LANGUAGES, pick_language, table, text
 from loopviz.figures import theme, toolbar
 
 # Of all texts, those that are about other pages' things.
-_ELSEWHERE = ("live.key", "look.", "examples", "prompt.label", "stage.", "refused", "rule.")
+_ELSEWHERE = ("live.key", "look.", "examples", "prompt.label", "stage.", "refused", "rule.", "checkpoint.")
 _OWN = {
     "lesson.": ("learn",),
     "anatomy.": ("anatomy",),

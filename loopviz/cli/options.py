@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loopviz import imports
+from loopviz.cli.size_line import SizeLine, packed_need
 from loopviz.fields import layers
 from loopviz.loop_fields import BY_NAME, FIELDS, LoopField
 from loopviz.machine import HELD_IN, PRECISIONS, QUANTIZATIONS, UsageError
@@ -165,7 +166,8 @@ def load(
 ) -> LoadedCheckpoint:
     """The checkpoint on a device, with its progress on stderr (gone when it is loaded, so that it never tears the text).
 
-    What is to be said of the checkpoint although it loads goes to stderr, a line each.
+    So does, before its weights are read, what they take (:func:`.size_line.SizeLine`); and what is to be said of the checkpoint although
+    it loads, a line each.
 
     Args:
         adapter: folder of a LoRA adapter that is put on it.
@@ -181,9 +183,10 @@ def load(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from loopviz.engine.local import LocalPrepared
     from loopviz.engine.lowered import lowered
     from loopviz.engine.packing_cost import packed_beside_exact
-    from loopviz.model.checkpoints.load import UNTRAINED, PreparedCheckpoint, load_checkpoint, prepare_checkpoint
+    from loopviz.model.checkpoints.load import UNTRAINED, PreparedCheckpoint, prepare_checkpoint
     from loopviz.model.devices import resolve_device
     from loopviz.model.placing import place as put
 
@@ -203,7 +206,7 @@ def load(
         TextColumn("{task.percentage:>3.0f}%"),
         TimeRemainingColumn(),
     )
-    console = Console(stderr=True)
+    console, line = Console(stderr=True), SizeLine(name)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"loading {name}", total=None)
 
@@ -211,12 +214,14 @@ def load(
             bar.update(task, description=message, total=None if fraction is None else 1.0, completed=fraction or 0.0)
 
         def exact() -> LoadedCheckpoint:
-            return load_checkpoint(
+            found = prepare_checkpoint(
                 name, dtype=dtype, quantization=quantization, progress=progress, adapter=adapter, **loop
             )
+            return line.say(found, LocalPrepared(name, found, precision or "exact").need).load()
 
         def floats() -> PreparedCheckpoint:
-            return prepare_checkpoint(name, progress=progress, adapter=adapter, **loop)
+            found = prepare_checkpoint(name, progress=progress, adapter=adapter, **loop)
+            return line.say(found, packed_need(found, quantization or "", dtype))
 
         if quantization is not None and not untrained:
             loaded = packed_beside_exact(quantization, dtype, floats, exact)

@@ -470,6 +470,14 @@ class Prepared(Protocol):
     """A model of which all is here but its weights."""
 
     @property
+    def n_weights(self) -> int:
+        """Numbers in its tensors."""
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of them in its files."""
+
+    @property
     def need(self) -> int:
         """Bytes of memory that :meth:`load` needs at its peak."""
 

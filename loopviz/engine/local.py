@@ -239,6 +239,16 @@ class LocalPrepared:
     must: bool = False
 
     @property
+    def n_weights(self) -> int:
+        """Numbers in its tensors."""
+        return self.checkpoint.found.n_weights
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of them in its files."""
+        return self.checkpoint.found.n_bytes
+
+    @property
     def need(self) -> int:
         """Bytes of memory that :meth:`load` needs at its peak."""
         smaller = (

@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from loopviz.model.measures import cosine, kl, log_probs, wide
 
-__all__ = ["cosine", "entropy", "kl", "log_probs", "norm", "plain", "rank", "rel_delta", "top_k", "wide"]
+__all__ = ["cosine", "entropy", "halves", "kl", "log_probs", "norm", "plain", "rank", "rel_delta", "top_k", "wide"]
 
 
 def norm(state: Tensor) -> Tensor:
@@ -57,6 +58,16 @@ def top_k(log_p: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The ``k`` most likely tokens, best first: log-probabilities and ids, both ``[..., min(k, vocab)]``."""
     values, ids = log_p.topk(min(k, log_p.shape[-1]), dim=-1)
     return values, ids
+
+
+def halves(values: Tensor) -> np.ndarray:
+    """Numbers as a Frame keeps them, clipped and in float16 (:func:`loopviz.trace.packed.clipped`), on the CPU.
+
+    They are made so where they are: half as many bytes leave the device as of float32.
+    """
+    top = torch.finfo(torch.float16).max
+    kept = values.float().nan_to_num(nan=0.0, posinf=top, neginf=-top).clamp_(-top, top)
+    return kept.half().cpu().numpy()
 
 
 def plain(values: Tensor) -> list[Any]:

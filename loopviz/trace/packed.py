@@ -19,7 +19,12 @@ def clipped(values: Any) -> np.ndarray:
 
 def encode_floats(values: Any) -> str:
     """Pack ``values`` (array-like ``[rows, columns]``, any float dtype), :func:`clipped`."""
-    return base64.b64encode(np.ascontiguousarray(clipped(values), dtype="<f2").tobytes()).decode("ascii")
+    return encode_halves(np.asarray(clipped(values), dtype="<f2"))
+
+
+def encode_halves(values: np.ndarray) -> str:
+    """Pack ``values`` (``[rows, columns]``) that are float16 already, and :func:`clipped`."""
+    return base64.b64encode(np.ascontiguousarray(values, dtype="<f2").tobytes()).decode("ascii")
 
 
 def decode_floats(text: str, columns: int) -> np.ndarray:

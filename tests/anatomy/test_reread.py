@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loopviz.anatomy.reread import Reread, memory
+from loopviz.checks import FieldError
 from loopviz.engine import Steering, StreamSettings, run
 from loopviz.model.interrupt import Interrupted, interruptible
 from loopviz.trace import Trace
@@ -138,7 +139,7 @@ def test_what_anatomy_does_not_write_is_refused_by_name(loop):
     (name,) = loop
     model = tiny.model(**LOOP, **loop)
     trace = run(model, tiny.tokenizer(), PROMPT, StreamSettings(max_new_tokens=2))
-    with pytest.raises(ValueError, match=f"{name}=.*: Anatomy writes out a Llama's own layers"):
+    with pytest.raises(FieldError, match=f"{name}=.*: Anatomy writes out a Llama's own layers"):
         Reread(model, trace)
 
 

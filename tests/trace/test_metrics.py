@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loopviz.trace import metrics
+from loopviz.trace.packed import encode_floats, encode_halves
 
 unhurried = settings(deadline=None)  # no timings in tests
 pairs = st.integers(1, 12).flatmap(
@@ -125,3 +126,30 @@ def test_rank_counts_what_scores_higher(shape):
     for at in np.ndindex(*shape[:-1]):
         own = scores[at][token[at]].item()
         assert metrics.rank(scores, token)[at].item() == 1 + sum(score > own for score in scores[at].tolist())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_halves_are_packed_as_the_floats_they_are_made_of(dtype):
+    """To the last bit: ties, what is too small or too large for float16, and what is no number."""
+    edges = [
+        torch.nan,
+        torch.inf,
+        -torch.inf,
+        65504,
+        65519.9,
+        65520,
+        1e30,
+        -1e30,
+        0.0,
+        -0.0,
+        2.0**-24,
+        2.0**-25,
+        2.0**-26,
+    ]
+    edges += [1 + 2.0**-11, 1 + 3 * 2.0**-11, 2.0**-14, 2.0**-14 - 2.0**-25, 5e-8]
+    drawn = torch.randn(4096, generator=torch.Generator().manual_seed(0)) * 10.0 ** torch.arange(-8, 8).repeat(256)
+    values = torch.cat((torch.tensor(edges), drawn[: 4096 - len(edges)])).view(-1, 32).to(dtype)
+    found = metrics.halves(values)
+    assert found.dtype == np.float16
+    assert encode_halves(found) == encode_floats(values.float().numpy())
+    assert encode_halves(found.T[3:]) == encode_floats(values.float().numpy().T[3:]), "of a part, in another order"

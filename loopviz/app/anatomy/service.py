@@ -22,6 +22,7 @@ from loopviz.app.sessions.tickets import is_ticket, number
 from loopviz.app.sessions.untrusted import fitting, read
 from loopviz.app.sessions.waiting_line import Place
 from loopviz.app.texts import pick_language, text
+from loopviz.checks import FieldError
 from loopviz.engine.engine import Engine, Reading
 
 GONE = dumps({"kind": "gone"})
@@ -82,7 +83,9 @@ class Dissection(Job):
             self.reading = self.service.reading(self.session, self.source, loaded)
         except ValueError as error:
             why = self.service.room.words(error, self.lang)
-            said = text(self.lang, "anatomy.other_model", model=loaded.name, reason=why)
+            made = isinstance(error, FieldError) and error.rule == "anatomy_not_written"  # by this very model
+            key = "anatomy.not_written" if made else "anatomy.other_model"
+            said = text(self.lang, key, model=loaded.name, reason=why)
             raise no("model", said) from error
         profile = self.service.room.profile
         room = max(0, profile.run_bytes - self.source.nbytes)  # the run is part of what is kept

@@ -38,7 +38,7 @@ from loopviz.app.sessions.model_variants import (
 )
 from loopviz.app.sessions.private_paths import without_paths
 from loopviz.app.texts import text
-from loopviz.checks import FieldError
+from loopviz.checks import RuleError
 from loopviz.engine.address import engine_address
 from loopviz.engine.engine import Engine, LoadLimits, Prepared
 from loopviz.worker import WorkerEnded, ended_by
@@ -393,10 +393,10 @@ class ModelRoom:
         return loading
 
     @staticmethod
-    def _told(loading: _Loading, state: str, *step: Any) -> Status:
-        """Where a model is that is being loaded."""
+    def _told(loading: _Loading, state: str, *step: Any, **sizes: int) -> Status:
+        """Where a model is that is being loaded, and what its weights are and take."""
         how: dict[str, Any] = {"began": loading.began, "usual": loading.usual, "precision": precision_of(loading.key)}
-        return Status(state, loading.name, *step, **how)
+        return Status(state, loading.name, *step, **how, **sizes)
 
     def _work(self, loading: _Loading) -> None:
         """A load's thread: whatever happens ends as a model, as words, or as given up."""
@@ -440,12 +440,12 @@ class ModelRoom:
         local = self.profile.paths or name == self.default
         path = self._default_path if name == self.default else name
 
-        need = 0
+        sizes: dict[str, int] = {}
 
         def progress(stage: str, share: float | None) -> None:
             if loading.unwanted():
                 raise GivenUp
-            self._status[loading.key] = self._told(loading, "loading", stage, share, need)
+            self._status[loading.key] = self._told(loading, "loading", stage, share, **sizes)
 
         chosen = precision_of(loading.key)
         if self._load is not None:
@@ -474,6 +474,7 @@ class ModelRoom:
             if (found := self._same(prepared, loading)) is not None:
                 return found
             need = prepared.need
+            sizes = {"need": need, "weights": prepared.n_weights, "stored": prepared.n_bytes}
             progress("weights", None)  # said before a byte of them is read: it may have to wait for that memory
             with self._memory(need, loading):
                 loaded = prepared.load()
@@ -551,7 +552,7 @@ class ModelRoom:
             return lambda lang: text(lang, "refused.memory")
         if isinstance(values, dict):  # CheckpointTooLarge
             return lambda lang: text(lang, f"limit.{code}", name=short_name(name), **values)
-        if isinstance(error, FieldError):
+        if isinstance(error, RuleError):
             bare = error.with_traceback(None)  # the words are kept, what was loaded is not
             return lambda lang: self.words(bare, lang)
         if isinstance(error, (ValueError, OSError)):

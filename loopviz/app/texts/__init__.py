@@ -9,6 +9,7 @@ from loopviz.app.texts import (
     api,
     arrows,
     bounds,
+    checkpoints,
     compare,
     door,
     en,
@@ -37,6 +38,7 @@ from loopviz.figures.labels import fill
 LANGUAGES: dict[str, str] = {"en": "English", "zh": "中文"}
 _PARTS = (
     bounds,
+    checkpoints,
     play,
     hero,
     learn,

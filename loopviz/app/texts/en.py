@@ -211,7 +211,7 @@ TEXTS: dict[str, str] = {
     "stage.convert": "converting, once",
     "stage.tokenizer": "reading the tokenizer",
     "stage.weights": "reading the weights",
-    "stage.need": " (about {size} of memory)",
+    "stage.need": " ({params} M parameters, {stored} stored, about {size} of memory)",
     "stage.ready": "ready",
     # the live part
     "live.idle": "Type a prompt and press Run. Each word will be coloured by the loops it took.",

@@ -151,6 +151,7 @@ _ZH = {
     "或换一个检查点",
     "ttt_logits_nan": "在词元 {token} 之后，模型的 logits 已不是数（NaN）：其权重已损坏；请换一个检查点",
     "reads_at_most": "这次运行有 {n} 个词元，最多重读 {most} 个；请打开较短的运行",
+    "anatomy_not_written": "须为 {plain}：“解剖”只写出 Llama 自己的层；请在“探索”中查看此模型",
     "all_different": "须为互不相同的数，至少一个",
     "tokens_fewer": "只有 {n} 个词元；至少需要 {least} 个；请给出更长的文本",
     "ttt_alone": "没有边读边学的权重；请给出一个分词器相同的 TTT 模型（{known}）",

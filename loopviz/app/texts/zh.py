@@ -201,7 +201,7 @@ TEXTS: dict[str, str] = {
     "stage.convert": "转换中（仅一次）",
     "stage.tokenizer": "读取分词器",
     "stage.weights": "读取权重",
-    "stage.need": "（约需 {size} 内存）",
+    "stage.need": "（{params} 百万参数，文件中占 {stored}，约需 {size} 内存）",
     "stage.ready": "就绪",
     "live.idle": "输入提示词并点击“运行”。每个词会按它循环的次数着色。",
     "live.region": "生成的文字",

@@ -8,11 +8,35 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from loopviz.checkpoint_rules import RULES
+from loopviz.checks import RuleError
 from loopviz.worker import WorkerEnded
 
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be loaded; the message names what is wrong with which value, and what to do."""
+
+
+class CheckpointRuleError(CheckpointError, RuleError):
+    """One that is told by its rule: in English here, on a page in the visitor's language.
+
+    Args:
+        rule: a key of :data:`loopviz.checkpoint_rules.RULES`.
+        places: what fills the rule's places.
+    """
+
+    texts = "checkpoint"
+
+    def __init__(self, rule: str, /, **places: object) -> None:
+        super().__init__(RULES[rule].format(**places))
+        self.rule, self.places = rule, places
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (self.rule, dict(self.places))
+
+
+def _again(rule: str, places: dict[str, object]) -> CheckpointRuleError:
+    return CheckpointRuleError(rule, **places)
 
 
 @dataclass(frozen=True)
@@ -54,15 +78,13 @@ def reading(what: str | Path) -> Iterator[None]:
     except WorkerEnded as error:
         if error.why == "over":
             raise
-        raise CheckpointError(f"{what}: cannot be read ({error}); take another checkpoint") from error
+        raise CheckpointRuleError("worker_ended", what=what, said=str(error)) from error
     except MemoryError as error:
-        raise CheckpointError(
-            f"{what}: memory ran out while it was read; choose a smaller checkpoint, or close other programs"
-        ) from error
+        raise CheckpointRuleError("memory_out", what=what) from error
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise CheckpointError(f"{what}: cannot be read ({cause(error)})") from error
+        raise CheckpointRuleError("unreadable", what=what, said=cause(error)) from error
 
 
 def cause(error: BaseException) -> str:

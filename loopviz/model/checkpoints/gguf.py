@@ -98,7 +98,8 @@ def inspect_gguf(file: Path, limits: CheckpointLimits | None = None) -> Inspecti
         check_tensors({**_left_out_biases(tensors, config), **_shapes(tensors)}, config, file)
         sizes = [math.prod(shape) for shape in _shapes(tensors).values()]
         types = {tensor.type.name for tensor in tensors.values() if len(tensor.shape) > 1}
-        return Inspection(file, config, sum(sizes), max(sizes), "/".join(sorted(types)), notes)
+        n_bytes = sum(tensor.n_bytes for tensor in tensors.values())
+        return Inspection(file, config, sum(sizes), max(sizes), "/".join(sorted(types)), notes, n_bytes=n_bytes)
 
 
 def load_gguf(file: Path, config: LlamaConfig, dtype: torch.dtype) -> LlamaForCausalLM:

@@ -20,6 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.activations import ACT2FN
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from loopviz.checkpoint_rules import Reason
 from loopviz.checks import finite
 from loopviz.loop_fields import MODEL_FIELDS
 from loopviz.model.configuration import LoopLlamaConfig
@@ -29,7 +30,7 @@ from loopviz.model.families import PLAIN, REFUSED
 from loopviz.model.families.family import Family, family_note
 from loopviz.model.families.reading import check_sources, family_config, family_of, is_mapped, weights_of
 
-from .errors import CheckpointError, Note, cause, reading
+from .errors import CheckpointError, CheckpointRuleError, Note, cause, reading
 from .json_files import SMALL_JSON, read_json
 from .keys import CONFIG_KEYS, check_keys, shown
 from .limits import CheckpointLimits, count_weights
@@ -59,7 +60,15 @@ _ROPE_KEYS = {
     "longrope": {"factor", "original_max_position_embeddings", "attention_factor", "short_factor", "long_factor"},
     "llama3": {"factor", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor"},
 }
-LLAMAS = "a checkpoint of the Llama architecture, for example SmolLM2, TinyLlama, Llama 2 or Llama 3"
+LLAMAS = Reason("a checkpoint of the Llama architecture, for example SmolLM2, TinyLlama, Llama 2 or Llama 3")
+# Why tensors are unexpected.
+NO_BIASES = (
+    "the weights have biases the configuration does not speak of: if they are this model's, its config.json must say "
+    '"attention_bias": true (q, k, v, o) or "mlp_bias": true'
+)
+NO_LLAMAS = (
+    f"the files are whole, but a Llama has no such tensors, and left out they would change the numbers: choose {LLAMAS}"
+)
 
 
 @dataclass(frozen=True)
@@ -160,7 +169,7 @@ def _stored(folder: Path, packing: Packing | None) -> dict[str, Stored]:
     for file in weight_files(folder):
         for name, (shape, dtype) in tensor_shapes(file).items():
             if name in found:
-                raise CheckpointError(f"{name} in {folder}: is in two shards; keep the files of one checkpoint only")
+                raise CheckpointRuleError("two_shards", name=name, folder=folder)
             itemsize = FLOAT_DTYPES.get(dtype, 1)
             found[name], files[name] = Stored(shape, dtype, math.prod(shape) * itemsize), file
 
@@ -172,10 +181,8 @@ def _stored(folder: Path, packing: Packing | None) -> dict[str, Stored]:
     if packing is not None:
         found, known = unpacked(packing, found, read, folder), known | {packing.kind.upper()}
     if strange := sorted({tensor.dtype for tensor in found.values()} - known):
-        raise CheckpointError(
-            f"dtype={strange[0]!r} in {folder}: only float weights ({', '.join(sorted(FLOAT_DTYPES))}) are read from "
-            "safetensors; take the unquantised checkpoint, or a GGUF file of it"
-        )
+        known_dtypes = ", ".join(sorted(FLOAT_DTYPES))
+        raise CheckpointRuleError("no_floats", value=repr(strange[0]), folder=folder, known=known_dtypes)
     return found
 
 
@@ -191,17 +198,14 @@ def _has_gate(folder: Path, config: LlamaConfig) -> bool:
     wanted = {"weight": (1, config.hidden_size), "bias": (1,)}
     found = {name: shape for name, (shape, _) in tensor_shapes(file).items()}
     if found != wanted:
-        raise CheckpointError(
-            f"{file}: has {found}, where an exit gate for this model has {wanted}; it was trained for another model: take it away, "
-            "or train one with `python -m loopviz gate`"
-        )
+        raise CheckpointRuleError("gate_other", file=file, found=found, wanted=wanted)
     return True
 
 
 def read_config(
     folder: Path, notes: list[Note] | None = None, limits: CheckpointLimits | None = None, family: Family | None = None
 ) -> LlamaConfig:
-    """The configuration in `folder`, once its `model_type` is known to be a Llama's. Code it names is ignored.
+    """The configuration in `folder`, once its family is known. Code it names is ignored.
 
     Args:
         folder: holds config.json.
@@ -216,18 +220,16 @@ def read_config(
     notes = [] if notes is None else notes
     file = folder / "config.json"
     if not file.is_file():
-        raise CheckpointError(f"{folder}: there is no config.json; give the folder that holds it, or a .gguf file")
+        raise CheckpointRuleError("config_absent", folder=folder)
     raw = read_json(file, SMALL_JSON)
     model_type = raw.get("model_type")
     if isinstance(model_type, str) and model_type in REFUSED:
-        raise CheckpointError(
-            f"model_type={model_type!r} in {folder.name}/config.json: {REFUSED[model_type]}, or choose {LLAMAS}"
-        )
-    family = family or (family_of(raw) if isinstance(model_type, str) else None)
+        place, why = f"{folder.name}/config.json", Reason(REFUSED[model_type])
+        raise CheckpointRuleError("kind_refused", value=repr(model_type), file=place, why=why, llamas=LLAMAS)
+    family = family or family_of(raw)
     if family is None:
-        raise CheckpointError(
-            f"model_type={shown(model_type)} in {file}: must be one of {', '.join(map(repr, MODEL_TYPES))}; choose {LLAMAS}"
-        )
+        known = ", ".join(map(repr, MODEL_TYPES))
+        raise CheckpointRuleError("kind_unknown", value=shown(model_type), file=file, known=known, llamas=LLAMAS)
     if limits is not None and not is_mapped(family):
         limits.check_counts(raw.get("num_hidden_layers"), raw.get("vocab_size"))
     own = {
@@ -235,9 +237,8 @@ def read_config(
     }  # of stock Llamas they are refused
     if packing_of(raw, file) is not None:
         if is_mapped(family):
-            raise CheckpointError(
-                f"{PACKING}={shown(raw[PACKING])} in {file}: of a published family's own names no packed weights are read; {ADVICE}"
-            )
+            packed = shown(raw[PACKING])
+            raise CheckpointRuleError("packed", field=PACKING, value=packed, file=file, advice=Reason(ADVICE))
         own |= {PACKING}
     check_keys((*family.keys, *CONFIG_KEYS), {name: value for name, value in raw.items() if name not in own}, file)
     if not is_mapped(family):
@@ -247,9 +248,9 @@ def read_config(
                   used=raw.get("use_sliding_window") is not False)  # fmt: skip
     for kind in raw.get("layer_types") or []:
         if kind != "full_attention":
-            raise CheckpointError(f"layer_types={shown(kind)} in {file}: every layer of a Llama is 'full_attention'")
+            raise CheckpointRuleError("layer_types", value=shown(kind), file=file)
     if "hidden_act" in raw and raw["hidden_act"] not in ACT2FN:
-        raise CheckpointError(f"hidden_act={shown(raw['hidden_act'])} in {file}: not an activation transformers knows")
+        raise CheckpointRuleError("hidden_act", value=shown(raw["hidden_act"]), file=file)
     # `auto_map` points to Python files beside the weights: never run, so never kept either.
     if raw.pop("auto_map", None):
         notes.append(Note("code_ignored", f"auto_map in {file}: code that comes with a checkpoint is never run"))
@@ -260,7 +261,7 @@ def read_config(
     try:
         config = kind.from_dict(raw)
     except Exception as error:  # whatever the strict dataclass raises, it is about this file
-        raise CheckpointError(f"{file}: not a Llama configuration: {cause(error)}") from error
+        raise CheckpointRuleError("no_llama_config", file=file, said=cause(error)) from error
     if limits is not None:
         limits.check_weights(count_weights(config), HELD, available_memory())
     return config
@@ -320,16 +321,15 @@ def as_ids(value: Any, name: str, where: Path) -> list[int]:
     values = [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
     for number in values:
         if isinstance(number, bool) or not isinstance(number, int):
-            raise CheckpointError(f"{name}={shown(value)} in {where}: must be a token id, a list of them, or null")
+            raise CheckpointRuleError("ids", field=name, value=shown(value), file=where)
     return values
 
 
 def _check_architectures(raw: Mapping[str, Any], file: Path) -> None:
     names = raw.get("architectures")
     if names and not (isinstance(names, list) and any(name in ARCHITECTURES for name in names)):
-        raise CheckpointError(
-            f"architectures={shown(names)} in {file}: must name one of {', '.join(ARCHITECTURES)}; choose {LLAMAS}"
-        )
+        known = ", ".join(ARCHITECTURES)
+        raise CheckpointRuleError("architectures", value=shown(names), file=file, known=known, llamas=LLAMAS)
 
 
 def _check_rope(raw: Mapping[str, Any], file: Path) -> None:
@@ -339,34 +339,28 @@ def _check_rope(raw: Mapping[str, Any], file: Path) -> None:
         if rope is None:
             continue
         if not isinstance(rope, dict):
-            raise CheckpointError(f"{name}={shown(rope)} in {file}: must be an object, or null")
+            raise CheckpointRuleError("rope_object", field=name, value=shown(rope), file=file)
         kinds = [rope[key] for key in ("rope_type", "type") if key in rope]
         if len({str(kind) for kind in kinds}) > 1:
-            raise CheckpointError(f"{name}={shown(rope)} in {file}: rope_type and type name different rules; keep one")
+            raise CheckpointRuleError("rope_two_kinds", field=name, value=shown(rope), file=file)
         kind = kinds[0] if kinds else "default"
         if kind not in ROPES:
-            raise CheckpointError(
-                f"{name}: rope_type={shown(kind)} in {file}: must be one of {', '.join(map(repr, ROPES))}; left out, "
-                "the positions would be wrong"
-            )
+            known = ", ".join(map(repr, ROPES))
+            raise CheckpointRuleError("rope_kind", field=name, value=shown(kind), file=file, known=known)
         if not kinds and set(rope) - {"rope_theta"}:
-            raise CheckpointError(f"{name}={shown(rope)} in {file}: names no rule (rope_type), so it cannot be read")
+            raise CheckpointRuleError("rope_no_kind", field=name, value=shown(rope), file=file)
         if strange := sorted(set(rope) - _ROPE_KEYS[kind] - _ROPE_COMMON):
-            raise CheckpointError(
-                f"{name}: {strange[0]}={shown(rope[strange[0]])} in {file}: the rule {kind!r} does not know it"
-            )
+            value, said = shown(rope[strange[0]]), repr(kind)
+            raise CheckpointRuleError("rope_key", field=name, key=strange[0], value=value, file=file, kind=said)
         if rope.get("partial_rotary_factor") not in (None, 1, 1.0):
-            raise CheckpointError(
-                f"{name}: partial_rotary_factor={shown(rope['partial_rotary_factor'])} in {file}: Llama rotates whole heads"
-            )
+            value = shown(rope["partial_rotary_factor"])
+            raise CheckpointRuleError("rope_partial", field=name, value=value, file=file)
         if kind == "default" and rope.get("factor") not in (None, 1, 1.0):
-            raise CheckpointError(
-                f"{name}: factor={shown(rope['factor'])} in {file}: the rule 'default' scales nothing"
-            )
+            raise CheckpointRuleError("rope_factor", field=name, value=shown(rope["factor"]), file=file)
         _check_rope_numbers(rope, name, file)
     _check_rope_numbers({"rope_theta": raw.get("rope_theta")}, "rope_theta", file)
     if old and new and {**old, "rope_type": None, "type": None} != {**new, "rope_type": None, "type": None}:
-        raise CheckpointError(f"rope_scaling and rope_parameters in {file}: say different things; keep one")
+        raise CheckpointRuleError("rope_both", file=file)
 
 
 def _check_rope_numbers(rope: Mapping[str, Any], name: str, file: Path) -> None:
@@ -375,16 +369,13 @@ def _check_rope_numbers(rope: Mapping[str, Any], name: str, file: Path) -> None:
             continue
         numbers = value if isinstance(value, list) else [value]
         if not all((finite(number) or 0) > 0 for number in numbers):
-            raise CheckpointError(f"{name}: {key}={shown(value)} in {file}: must be a number above 0")
+            raise CheckpointRuleError("rope_number", field=name, key=key, value=shown(value), file=file)
 
 
 def check_window(window: Any, context: Any, name: str, where: Path, *, used: bool = True) -> None:
     """Refuse attention that does not reach back over the whole context."""
     if used and window and not (isinstance(window, int) and isinstance(context, int) and window >= context):
-        raise CheckpointError(
-            f"{name}={shown(window)} in {where}: a Llama attends to the whole context of {shown(context)} tokens; the "
-            "numbers of longer texts would be others"
-        )
+        raise CheckpointRuleError("window", field=name, value=shown(window), file=where, context=shown(context))
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -396,37 +387,29 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
     if not (folder / INDEX).is_file():
-        raise CheckpointError(_no_weights(folder))
+        raise _no_weights(folder)
     weight_map = read_json(folder / INDEX, SMALL_JSON).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"weight_map in {folder / INDEX}: must name a file for each tensor; fetch the file again")
+        raise CheckpointRuleError("weight_map", file=folder / INDEX)
     shards = sorted({str(name) for name in weight_map.values()})
     for name in shards:
         if Path(name).name != name or "\\" in name or not name.endswith(".safetensors"):
-            raise CheckpointError(
-                f"weight_map in {folder / INDEX}: {name!r} is not the plain name of a .safetensors file beside it; "
-                "do not use this checkpoint"
-            )
+            raise CheckpointRuleError("shard_name", file=folder / INDEX, name=repr(name))
     absent = [name for name in shards if not (folder / name).is_file()]
     if absent:
-        raise CheckpointError(
-            f"{folder}: {len(absent)} of {len(shards)} shards are missing, the first is {absent[0]}; fetch them again"
-        )
+        raise CheckpointRuleError("shards_absent", folder=folder, n=len(absent), of=len(shards), name=absent[0])
     return [folder / name for name in shards]
 
 
-def _no_weights(folder: Path) -> str:
+def _no_weights(folder: Path) -> CheckpointRuleError:
     names = sorted(file.name for file in folder.iterdir() if file.is_file())
     pickles = [name for name in names if name.endswith(PICKLES)]
     if pickles:
-        return (
-            f"{folder}: has {pickles[0]} but no {SINGLE}; a pickle can run any code when it is opened, so it is never "
-            "read. Take a checkpoint with safetensors or a GGUF file"
-        )
+        return CheckpointRuleError("pickle", folder=folder, name=pickles[0], single=SINGLE)
     loose = [name for name in names if name.endswith(".safetensors")]
     if loose:
-        return f"{folder}: has {loose[0]} but neither {SINGLE} nor {INDEX}; fetch the missing file"
-    return f"{folder}: has no weights ({SINGLE}, or {INDEX} and its shards); fetch them"
+        return CheckpointRuleError("loose_shard", folder=folder, name=loose[0], single=SINGLE, index=INDEX)
+    return CheckpointRuleError("no_weights", folder=folder, single=SINGLE, index=INDEX)
 
 
 def tensor_shapes(file: Path) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -435,16 +418,16 @@ def tensor_shapes(file: Path) -> dict[str, tuple[tuple[int, ...], str]]:
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
         if HEADER_LIMIT < length <= file.stat().st_size:  # a longer one is damaged, and told so below
-            raise CheckpointError(f"{file}: its header has {length:,} bytes, which no Llama's has; do not use it")
+            raise CheckpointRuleError("header_long", file=file, n=f"{length:,}")
         with safe_open(str(file), framework="pt") as tensors:
             slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 - not a mapping
             return {name: (tuple(part.get_shape()), str(part.get_dtype())) for name, part in slices.items()}
     except CheckpointError:
         raise
     except OSError as error:
-        raise CheckpointError(f"{file}: cannot be opened ({cause(error)})") from error
+        raise CheckpointRuleError("not_opened", file=file, said=cause(error)) from error
     except Exception as error:
-        raise CheckpointError(f"{file}: damaged or not finished ({cause(error)}); fetch it again") from error
+        raise CheckpointRuleError("damaged", file=file, said=cause(error)) from error
 
 
 def check_tensors(found: Mapping[str, tuple[int, ...]], config: LlamaConfig, where: Path) -> None:
@@ -462,41 +445,24 @@ def check_tensors(found: Mapping[str, tuple[int, ...]], config: LlamaConfig, whe
     # Before a model of that depth is built: a damaged config.json may ask for any.
     layers = 1 + max((int(m.group(1)) for name in found if (m := _LAYER.match(name))), default=-1)
     if layers != config.num_hidden_layers:
-        raise CheckpointError(
-            f"num_hidden_layers={config.num_hidden_layers} in {where}, but the weights have {layers} layers; "
-            "configuration and weights belong to different checkpoints, or weights are missing: fetch them again"
-        )
+        raise CheckpointRuleError("layers_other", layers=config.num_hidden_layers, folder=where, n=layers)
     expected = expected_tensors(config)
     optional = {"lm_head.weight"} if config.tie_word_embeddings else set()
     missing = sorted(expected.keys() - found.keys() - optional)
     unexpected = sorted(found.keys() - expected.keys())
     if missing:
-        raise CheckpointError(
-            f"{where}: {len(missing)} tensors are missing, the first is {missing[0]}; the files are not the whole "
-            "checkpoint (a download cut short, or a shard left out): fetch what is missing"
-        )
+        raise CheckpointRuleError("tensors_missing", folder=where, n=len(missing), name=missing[0])
     if unexpected:
-        raise CheckpointError(
-            f"{where}: {len(unexpected)} tensors are unexpected, the first is {unexpected[0]}; {_why_unexpected(unexpected)}"
-        )
+        why, n = Reason(_why_unexpected(unexpected)), len(unexpected)
+        raise CheckpointRuleError("tensors_unexpected", folder=where, n=n, name=unexpected[0], why=why)
     for name, shape in found.items():
         if tuple(shape) != expected[name]:
-            raise CheckpointError(
-                f"{name} in {where}: has shape {tuple(shape)}, the configuration asks for {expected[name]}; "
-                "configuration and weights belong to different checkpoints"
-            )
+            wanted = expected[name]
+            raise CheckpointRuleError("tensor_shape", name=name, folder=where, found=tuple(shape), wanted=wanted)
 
 
 def _why_unexpected(names: Iterable[str]) -> str:
-    if all(name.endswith(".bias") for name in names):
-        return (
-            "the weights have biases the configuration does not speak of: if they are this model's, its config.json "
-            'must say "attention_bias": true (q, k, v, o) or "mlp_bias": true'
-        )
-    return (
-        "the files are whole, but a Llama has no such tensors, and left out they would change the numbers: choose "
-        f"{LLAMAS}"
-    )
+    return NO_BIASES if all(name.endswith(".bias") for name in names) else NO_LLAMAS
 
 
 def expected_tensors(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
@@ -510,7 +476,7 @@ def expected_tensors(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
         with torch.device("meta"):
             model = of_it(config)
     except Exception as error:  # whatever it is, it is about the configuration
-        raise CheckpointError(f"config.json: no Llama can be built of it: {cause(error)}") from error
+        raise CheckpointRuleError("no_llama_built", said=cause(error)) from error
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
@@ -578,11 +544,9 @@ def check_memory(need: int, name: str, dtype: torch.dtype, available: int) -> No
         CheckpointError: `need > available`.
     """
     if need > available:
-        smaller = "" if dtype.itemsize == 2 else ", dtype=torch.bfloat16"
-        raise CheckpointError(
-            f"dtype={dtype}: {name} needs about {need / 1e9:.2f} GB of memory and {available / 1e9:.2f} GB are free; "
-            f"choose a smaller checkpoint{smaller}, or close other programs"
-        )
+        smaller = "" if dtype.itemsize == 2 else Reason(", dtype=torch.bfloat16")
+        sizes = {"need": f"{need / 1e9:.2f}", "free": f"{available / 1e9:.2f}"}
+        raise CheckpointRuleError("memory", dtype=dtype, name=name, **sizes, smaller=smaller)
 
 
 def available_memory() -> int:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .errors import CheckpointError, cause
+from .errors import CheckpointError, CheckpointRuleError, cause
 
 _JSON_LIMIT = 64 * 2**20  # bytes
 SMALL_JSON = 4 * 2**20  # of files that only say things: none that anybody uses is a tenth as long
@@ -24,14 +24,14 @@ def read_json(file: Path, most: int = _JSON_LIMIT) -> dict[str, Any]:
     """
     try:
         if file.stat().st_size > most:
-            raise CheckpointError(f"{file}: larger than {most >> 20} MiB, which no such file is; fetch it again")
+            raise CheckpointRuleError("too_long", file=file, most=most >> 20)
         value = json.loads(file.read_text(encoding="utf-8"))
     except CheckpointError:
         raise
     except OSError as error:
-        raise CheckpointError(f"{file}: cannot be opened ({cause(error)})") from error
+        raise CheckpointRuleError("not_opened", file=file, said=cause(error)) from error
     except Exception as error:
-        raise CheckpointError(f"{file}: is not JSON ({cause(error)}); fetch it again") from error
+        raise CheckpointRuleError("not_json", file=file, said=cause(error)) from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{file}: expected a JSON object, found {type(value).__name__}; fetch it again")
+        raise CheckpointRuleError("no_object", file=file, found=type(value).__name__)
     return value

@@ -22,7 +22,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from .errors import CheckpointError
+from loopviz.checkpoint_rules import Reason
+
+from .errors import CheckpointRuleError
 
 READ, ONLY, HARMLESS, REFUSED = "read", "only", "harmless", "refused"
 NOTHING: tuple[Any, ...] = (None, False, [], {}, "")
@@ -67,10 +69,11 @@ def check_keys(table: Iterable[Key], values: Mapping[str, Any], where: Path) -> 
         if row is None:
             unknown.append(name)
         elif row.verdict == REFUSED and not _is_any(value, NOTHING):
-            raise CheckpointError(f"{name}={shown(value)} in {where}: {row.why}; this checkpoint cannot be loaded")
+            raise CheckpointRuleError("key_refused", field=name, value=shown(value), file=where, why=Reason(row.why))
         elif row.verdict == ONLY and not _is_any(value, (*row.allowed, None)):
-            raise CheckpointError(
-                f"{name}={shown(value)} in {where}: {row.why}; only {', '.join(map(repr, row.allowed))} can be loaded"
+            allowed = ", ".join(map(repr, row.allowed))
+            raise CheckpointRuleError(
+                "key_only", field=name, value=shown(value), file=where, why=Reason(row.why), allowed=allowed
             )
     return unknown
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from transformers import LlamaConfig
 
-from .errors import CheckpointError
+from .errors import CheckpointError, CheckpointRuleError
 
 SPARE = 10  # a load needs a tenth more memory than the weights it leaves
 
@@ -135,7 +135,7 @@ def count_weights(config: LlamaConfig) -> int:
     head = getattr(config, "head_dim", None) or (hidden // heads if heads else 0)
     sizes = (hidden, layers, rows, heads, groups, head, config.intermediate_size)
     if not all(isinstance(size, int) and size > 0 for size in sizes):
-        raise CheckpointError(f"config.json: sizes {sizes}: each must be a whole number above 0")
+        raise CheckpointRuleError("sizes", sizes=sizes)
     q, kv = heads * head, groups * head
     layer = hidden * (2 * q + 2 * kv) + 3 * hidden * config.intermediate_size + 2 * hidden
     if config.attention_bias:

@@ -32,7 +32,7 @@ from loopviz.model.precision import PrecisionError, quantise
 from . import inspect
 from .adapter import Adapter, base_of, check_adapter, is_adapter, need_peft, put_on, read_adapter
 from .apart_tokenizer import ApartTokenizer, TokenizerLimits
-from .errors import CheckpointError, Note, cause, reading
+from .errors import CheckpointError, CheckpointRuleError, Note, cause, reading
 from .find import FREE, KNOWN, NAMED, STAGES, KnownModel, Located, Progress, Terms, cache_dir, locate
 from .gguf import inspect_gguf, load_gguf
 from .gguf_tokenizer import load_gguf_tokenizer
@@ -511,11 +511,19 @@ def _load_folder(found: Inspection, config: LoopLlamaConfig, dtype: torch.dtype)
                     if parameter.is_floating_point():
                         parameter.data = parameter.data.to(dtype)
         _add_gate(model, found)
+        _check_gates(model, found)
         return model
     except CheckpointError:
         raise
     except Exception as error:
-        raise CheckpointError(f"{found.path}: its weights cannot be read ({cause(error)})") from error
+        raise CheckpointRuleError("weights_unreadable", folder=found.path, said=cause(error)) from error
+
+
+def _check_gates(model: LoopLlamaForCausalLM, found: Inspection) -> None:
+    """Refuse a gate of the weights that could say nothing: a run would end at its first pass."""
+    for name, values in model.named_parameters():
+        if ".loop_gates." in name and not bool(torch.isfinite(values).all()):
+            raise CheckpointRuleError("gate_nan_in", name=name, where=found.path)
 
 
 def _quantised(model: LoopLlamaForCausalLM, path: Path) -> LoopLlamaForCausalLM:
@@ -529,7 +537,10 @@ def _add_gate(model: LoopLlamaForCausalLM, found: Inspection) -> None:
     """The gate that stands beside the weights of a model with one looped block, in reach of its loop."""
     if not found.gate:
         return
-    gate = read_gate(found.path / GATE_FILE, model.config.hidden_size)
+    try:
+        gate = read_gate(found.path / GATE_FILE, model.config.hidden_size)
+    except ValueError as error:  # its shapes have been looked at
+        raise CheckpointRuleError("gate_nan_in", name=GATE_FILE, where=found.path) from error
     model.model.spare_gates = {"0": gate}
     if (
         "0" in model.model.loop_gates

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from loopviz.checks import is_whole
-from loopviz.model.checkpoints.errors import CheckpointError, Note
+from loopviz.model.checkpoints.errors import CheckpointRuleError, Note
 from loopviz.model.checkpoints.keys import Key, shown
 from loopviz.model.configuration import LoopLlamaConfig
 
@@ -58,6 +58,7 @@ class Family:
         mark: the end of a tensor's name that only this one of several families of one model type has; "": none of theirs.
         claim: a key of config.json that is true only in this one of them, for where the tensors are not there yet.
         says: what it does, for people; with `{first}`, `{last}` and `{loops}` of a checkpoint's own block.
+        own: keys of config.json that no other family has, all of them: what has these is one where its model type is unknown, or absent.
         left_out: stored tensors that are no weights, or stored twice, by name: of what they must be a copy ("": a table).
     """
 
@@ -70,6 +71,7 @@ class Family:
     mark: str = ""
     claim: str = ""
     says: str = ""
+    own: tuple[str, ...] = ()
     left_out: Mapping[str, str] | None = None
 
 
@@ -88,7 +90,7 @@ def count(raw: Mapping[str, Any], name: str, file: Path, default: int | None = N
     """
     value = raw.get(name, default)
     if not is_whole(value) or value < least:
-        raise CheckpointError(f"{name}={shown(value)} in {file}: must be a whole number >= {least}")
+        raise CheckpointRuleError("whole_from", field=name, value=shown(value), file=file, least=least)
     return value
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from loopviz.checks import finite
-from loopviz.model.checkpoints.errors import CheckpointError, Note
+from loopviz.model.checkpoints.errors import CheckpointRuleError, Note
 from loopviz.model.checkpoints.keys import HARMLESS, ONLY, READ, REFUSED, Key, shown
 from loopviz.model.configuration import LoopLlamaConfig
 
@@ -61,10 +61,7 @@ def raven_fields(raw: Mapping[str, Any], file: Path) -> dict[str, Any]:
     values = raw.get("init_values")
     std, scale = (finite(values.get(name)) if isinstance(values, dict) else None for name in ("std", "embed_scale"))
     if std is None or std < 0 or scale is None or scale <= 0:
-        raise CheckpointError(
-            f"init_values={shown(values)} in {file}: std must be a number >= 0 and embed_scale one > 0; the start state and the "
-            "embeddings are scaled by them"
-        )
+        raise CheckpointRuleError("init_values", value=shown(values), file=file)
     start: dict[str, Any] = {"loop_init": "entry"}
     if raw.get("initial_state_mode") != "embed-init":
         start = {"loop_init": "random", "loop_init_std": std * scale}
@@ -114,10 +111,7 @@ def raven_sources(config: LoopLlamaConfig) -> dict[str, Part]:
 def _fields(raw: Mapping[str, Any], file: Path, notes: list[Note]) -> dict[str, Any]:
     found = raven_fields(raw, file)
     if raw.get("qk_bias") is not True:
-        raise CheckpointError(
-            f"qk_bias={shown(raw.get('qk_bias'))} in {file}: the weights are Huginn's (they have norm_4), which has biases of "
-            "queries and keys; configuration and weights belong to different checkpoints"
-        )
+        raise CheckpointRuleError("huginn_weights", value=shown(raw.get("qk_bias")), file=file)
     ends = found["eos_token_id"]
     if ends == 65505 and found["vocab_size"] > END_OF_TURN:
         found["eos_token_id"] = [ends, END_OF_TURN]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from loopviz.checks import finite
-from loopviz.model.checkpoints.errors import CheckpointError, Note
+from loopviz.model.checkpoints.errors import CheckpointRuleError, Note
 from loopviz.model.checkpoints.keys import HARMLESS, READ, REFUSED, Key, shown
 from loopviz.model.configuration import LoopLlamaConfig
 
@@ -35,7 +35,7 @@ def fields(raw: Mapping[str, Any], file: Path, notes: list[Note]) -> dict[str, A
     prelude, coda = count(raw, "n_prelude", file, least=0), count(raw, "n_coda", file, least=0)
     std = finite(raw.get("init_std", START_STD))
     if std is None or std < 0:
-        raise CheckpointError(f"init_std={shown(raw['init_std'])} in {file}: must be a number >= 0")
+        raise CheckpointRuleError("not_negative", field="init_std", value=shown(raw["init_std"]), file=file)
     vocab = count(raw, "vocab_size", file)
     marks = {name: raw.get(name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     if marks["eos_token_id"] is None and vocab > GPT2_END:
@@ -92,5 +92,6 @@ FAMILY = Family(
     fields,
     sources,
     says="LoopLM: layer {first} begins at a random state, is reminded of the input by addition before every loop, and runs {loops} times",
+    own=("d_model", "mu_rec", "n_prelude"),  # its published config.json was not seen, and "looplm" is a guess
     left_out={"model.lm_head.weight": "model.embed.weight"},
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from loopviz.checks import finite
-from loopviz.model.checkpoints.errors import CheckpointError, Note
+from loopviz.model.checkpoints.errors import CheckpointRuleError, Note
 from loopviz.model.checkpoints.keys import HARMLESS, ONLY, READ, REFUSED, Key, shown
 from loopviz.model.configuration import LoopLlamaConfig
 
@@ -45,15 +45,13 @@ def fields(raw: Mapping[str, Any], file: Path, notes: list[Note]) -> dict[str, A
     own, layers = llama_fields(raw), count(raw, "num_hidden_layers", file)
     width = raw.get("kv_channels")
     if width is not None and raw.get("head_dim") not in (None, width):
-        raise CheckpointError(
-            f"kv_channels={shown(width)} in {file}: head_dim={shown(raw['head_dim'])} says otherwise; keep one"
-        )
+        raise CheckpointRuleError("head_width", value=shown(width), file=file, other=shown(raw["head_dim"]))
     if width is not None:
         own["head_dim"] = width
     if raw.get("enable_double_loop_split"):
         middle = count(raw, "loop_middle_layers", file)
         if middle > layers:
-            raise CheckpointError(f"loop_middle_layers={middle} in {file}: there are {layers} layers")
+            raise CheckpointRuleError("middle_layers", value=middle, file=file, layers=layers)
         first = (layers - middle) // 2
         return {**own, **looped(first, first + middle - 1, (layers + middle) // middle)}
     normed = {} if raw.get("skip_loop_final_norm") else {"loop_final_norm": "every_step"}
@@ -66,7 +64,8 @@ def _loops(raw: Mapping[str, Any], file: Path, notes: list[Note]) -> int:
     if not weights:
         return loops
     if not isinstance(weights, list) or any(finite(weight) is None for weight in weights):
-        raise CheckpointError(f"loop_loss_weights={shown(weights)} in {file}: must be a list of numbers, or empty")
+        value = shown(weights)
+        raise CheckpointRuleError("numbers_or_empty", field="loop_loss_weights", value=value, file=file)
     if len(weights) + 1 != loops:
         notes.append(
             Note(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from loopviz.checks import finite
-from loopviz.model.checkpoints.errors import CheckpointError, Note
+from loopviz.model.checkpoints.errors import CheckpointRuleError, Note
 from loopviz.model.checkpoints.keys import HARMLESS, READ, REFUSED, Key, shown
 from loopviz.model.configuration import LoopLlamaConfig
 
@@ -35,7 +35,8 @@ def fields(raw: Mapping[str, Any], file: Path, notes: list[Note]) -> dict[str, A
     threshold = raw.get("early_exit_threshold", 1.0)
     found = finite(threshold)
     if threshold is not None and (found is None or not 0 <= found <= 1):
-        raise CheckpointError(f"early_exit_threshold={shown(threshold)} in {file}: must be a number in [0, 1], or null")
+        value = shown(threshold)
+        raise CheckpointRuleError("share_or_null", field="early_exit_threshold", value=value, file=file)
     own = llama_fields(raw)
     if raw.get("bos_token_id") == raw.get("eos_token_id") == 0:
         own |= _MARKS

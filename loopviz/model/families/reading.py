@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,9 @@ import torch
 from safetensors import safe_open
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from loopviz.model.checkpoints.errors import CheckpointError, Note, cause
+from loopviz.checkpoint_rules import Phrase, Phrases, Reason
+from loopviz.checks import Words
+from loopviz.model.checkpoints.errors import CheckpointRuleError, Note, cause
 from loopviz.model.configuration import LoopLlamaConfig
 from loopviz.model.modeling import LoopLlamaForCausalLM
 
@@ -22,13 +24,15 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def family_of(raw: Mapping[str, Any], names: Iterable[str] = ()) -> Family | None:
-    """The family of a config.json; `None`: there is none.
+    """The family of a config.json, by its model type, or by fields that it alone has; `None`: there is none.
 
     Args:
         raw: the file.
         names: of the tensors, which tell it from others of the same model type; where they are not there yet the file must.
     """
     some, names = [family for family in FAMILIES if raw.get("model_type") in family.model_types], tuple(names)
+    if not some:  # what its authors call it may not be known
+        some = [family for family in FAMILIES if family.own and all(key in raw for key in family.own)]
     if names:
         return next((family for family in some if any(name.endswith(family.mark) for name in names)), None)
     claimed = next((family for family in some if family.claim and raw.get(family.claim)), None)
@@ -45,7 +49,8 @@ def family_config(family: Family, raw: Mapping[str, Any], file: Path, notes: lis
     try:
         return LoopLlamaConfig(**fields)
     except Exception as error:  # whatever the strict dataclass raises, it is about this file
-        raise CheckpointError(f"{file}: not a configuration of {family.title}: {cause(error)}") from error
+        of = Reason(family.title)
+        raise CheckpointRuleError("no_family_config", file=file, family=of, said=cause(error)) from error
 
 
 def check_sources(family: Family, config: LoopLlamaConfig, found: Shapes, where: Path) -> None:
@@ -55,31 +60,29 @@ def check_sources(family: Family, config: LoopLlamaConfig, found: Shapes, where:
         CheckpointError: with the tensors that are missing, unexpected or of another shape.
     """
     if config.num_hidden_layers > len(found):  # before anything of that depth is made
-        raise CheckpointError(
-            f"num_hidden_layers={config.num_hidden_layers} in {where}, but there are {len(found)} tensors; configuration and weights "
-            "belong to different checkpoints"
-        )
+        layers = config.num_hidden_layers
+        raise CheckpointRuleError("layers_over_tensors", layers=layers, folder=where, n=len(found))
     wanted = {part.source: part.shape for part in family.sources(config).values() if part.source}
     spare = {name for name in family.left_out or {} if name not in wanted}
-    faults = {
-        "missing": sorted(wanted.keys() - found.keys()),
-        "unexpected": sorted(found.keys() - wanted.keys() - spare),
-        "of another shape": sorted(
-            f"{name} {list(found[name])} instead of {list(shape)}"
-            for name, shape in wanted.items()
+    faults: dict[str, list[object]] = {
+        "missing": [*sorted(wanted.keys() - found.keys())],
+        "unexpected": [*sorted(found.keys() - wanted.keys() - spare)],
+        "of another shape": [
+            Phrase("shape", {"name": name, "found": [*found[name]], "wanted": [*shape]})
+            for name, shape in sorted(wanted.items())
             if name in found and tuple(found[name]) != shape
-        ),
+        ],
     }
-    told = [
-        f"{len(names)} {what}: {', '.join(names[:_LISTED])}{' and others' if len(names) > _LISTED else ''}"
-        for what, names in faults.items()
-        if names
-    ]
+    told = [Phrase(what, {"n": len(names), "names": _listed(names)}) for what, names in faults.items() if names]
     if told:
-        raise CheckpointError(
-            f"{where}: its config.json is one of {family.title}, and its tensors are not: {'; '.join(told)}. Configuration and "
-            "weights belong to different checkpoints, or a file is missing: fetch them again"
-        )
+        of = Reason(family.title)
+        raise CheckpointRuleError("tensors", folder=where, family=of, faults=Phrases(told, "parts"))
+
+
+def _listed(names: Sequence[object]) -> Words:
+    """The first of some names, and whether there are others."""
+    first = Phrases(names[:_LISTED])
+    return Phrase("others", {"names": first}) if len(names) > _LISTED else first
 
 
 def weights_of(family: Family, config: LoopLlamaConfig, found: Shapes) -> dict[str, tuple[int, ...]]:
@@ -114,17 +117,13 @@ def read_family(
     with _Tensors(files) as tensors:
         for name, of in (family.left_out or {}).items():
             if of and stored.tie_word_embeddings and name in tensors and not torch.equal(tensors[name], tensors[of]):
-                raise CheckpointError(
-                    f"{name}: config.json says that it is {of}, and its numbers are others; do not use it"
-                )
+                raise CheckpointRuleError("no_copy", name=name, of=of)
         state = _state(plan, tensors, dtype)
     gates = [
         name for name, values in state.items() if ".loop_gates." in name and not bool(torch.isfinite(values).all())
     ]
     if gates:
-        raise CheckpointError(
-            f"{plan[gates[0]].source}: the exit gate's weights are no numbers (NaN); fetch the file again"
-        )
+        raise CheckpointRuleError("gate_nan", name=plan[gates[0]].source)
     model.load_state_dict(state, assign=True, strict=False)
     model.model.rotary_emb = LlamaRotaryEmbedding(config)  # its frequencies are no weights, and never read from a file
     model.tie_weights()

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from loopviz.model.checkpoints.errors import CheckpointError, Note
+from loopviz.model.checkpoints.errors import CheckpointRuleError, Note
 from loopviz.model.checkpoints.keys import shown
 from loopviz.model.configuration import LoopLlamaConfig
 
@@ -19,10 +19,7 @@ from .huginn import LEFT_OUT, RAVEN_KEYS, raven_fields, raven_layers, raven_sour
 
 def _fields(raw: Mapping[str, Any], file: Path, notes: list[Note]) -> dict[str, Any]:
     if raw.get("qk_bias"):
-        raise CheckpointError(
-            f"qk_bias={shown(raw['qk_bias'])} in {file}: a Huginn's configuration, and the weights are a retrofitted model's (no "
-            "norm_4); configuration and weights belong to different checkpoints"
-        )
+        raise CheckpointRuleError("huginn_config", value=shown(raw["qk_bias"]), file=file)
     # rope_base is Huginn's, left over: the code takes the stock model's rope_theta
     turning = {
         name: raw[name] for name in ("rope_theta", "rope_scaling", "rope_parameters") if raw.get(name) is not None

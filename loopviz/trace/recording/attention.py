@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from loopviz.model.interrupt import check
-from loopviz.trace.metrics import plain, wide
-from loopviz.trace.packed import encode_floats
+from loopviz.trace.metrics import halves, plain, wide
+from loopviz.trace.packed import encode_halves
 
 if TYPE_CHECKING:
     from loopviz.model import AttentionRead, LoopBlock, LoopStep
@@ -101,12 +101,12 @@ def _layer(
             else:
                 changes.append(plain((0.5 * (here - before).abs().sum(-1)).T))  # [C][H]
             before = here
-        packed_weights = torch.stack(weights, dim=1).cpu().numpy()  # [C, N, past + last]
-        packed_shares = torch.stack(shares, dim=1).cpu().numpy()  # [C, N, slots]
+        packed_weights = halves(torch.stack(weights, dim=1))  # [C, N, past + last]
+        packed_shares = halves(torch.stack(shares, dim=1))  # [C, N, slots]
         for c in range(last - first):
             yield {
-                "weights": encode_floats(packed_weights[c, :, : past + first + c + 1]),
-                "slots": encode_floats(packed_shares[c]),
+                "weights": encode_halves(packed_weights[c, :, : past + first + c + 1]),
+                "slots": encode_halves(packed_shares[c]),
                 "change": [list(step[c]) for step in changes],
             }
 

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from loopviz.model.exit_lens import normed_states
 from loopviz.model.interrupt import check
 from loopviz.trace import metrics
+from loopviz.trace.packed import encode_halves
 from loopviz.trace.recording.attention import AttentionRecorder
 from loopviz.trace.recording.keys import KeyRecorder
-from loopviz.trace.schema import NEXT_LISTS, BlockFrame, GateFrame, KVFrame, empty_steps, encode_states
+from loopviz.trace.schema import NEXT_LISTS, BlockFrame, GateFrame, KVFrame, empty_steps
 
 if TYPE_CHECKING:
     from loopviz.model import KVOccupancy, LoopCache, LoopLlamaForCausalLM, LoopStep
@@ -369,8 +370,8 @@ class Reading:
 
     def _packed(self, rows: slice) -> list[str | None]:
         """The block's states by token, packed."""
-        states = _made(self.states)[rows].transpose(0, 1).float().cpu().numpy()  # [C, N + 1, H]
-        return [encode_states(token) for token in states]
+        states = metrics.halves(_made(self.states)[rows].transpose(0, 1))  # [C, N + 1, H]
+        return [encode_halves(token) for token in states]
 
 
 def _made(values: Tensor | None) -> Tensor:

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from loopviz.model.block import starts_normed
 from loopviz.trace import metrics
+from loopviz.trace.packed import encode_halves
 from loopviz.trace.recording.recorder import MAX_LOGITS, BlockRun, Reading, Recorder, head_logits
-from loopviz.trace.schema import NEXT_LISTS, encode_states
+from loopviz.trace.schema import NEXT_LISTS
 
 if TYPE_CHECKING:
     from loopviz.model import LoopCache
@@ -61,7 +62,7 @@ class SharedReading(Reading):
         self.piece: _Piece | None = None
         self.numbers: dict[str, list[Any]] = {}  # by head row: the steps', the exits', the model's own
         self.moves: dict[str, list[Any]] = {}  # by state from s_1 on
-        self.array: Any = None  # [R, H]
+        self.array: Any = None  # [R, H] float16
 
     @property
     def count(self) -> int:
@@ -114,7 +115,7 @@ class SharedReading(Reading):
         }
 
     def _packed(self, rows: slice) -> list[str | None]:
-        return [encode_states(self.array[rows])]
+        return [encode_halves(self.array[rows])]
 
 
 def read_together(rows: Sequence[RowPass]) -> Iterator[list[SharedReading]]:
@@ -197,7 +198,7 @@ def _note_moves(readings: Sequence[SharedReading], stacked: Tensor) -> None:
         "rel_delta": metrics.plain(metrics.rel_delta(new, old)),
         "norm": metrics.plain(metrics.norm(new)),
     }
-    arrays, first = stacked.float().cpu().numpy(), 0
+    arrays, first = metrics.halves(stacked), 0
     for one in readings:
         stop = first + len(one.steps)
         one.moves |= {name: values[first : stop - 1] for name, values in numbers.items()}

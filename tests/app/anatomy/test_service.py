@@ -246,6 +246,21 @@ def test_a_run_of_another_model_is_refused_with_what_differs() -> None:
     assert "layers=4" in last["text"]
 
 
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_a_model_whose_layers_anatomy_does_not_write_is_refused_in_the_visitor_s_language(lang: str) -> None:
+    """It made the run, and is not said to be another: a published family's norms stand elsewhere."""
+    model = tiny.model(**KINDS["serial"], norm_placement="pre_branch")
+    trace = run(model, tiny.tokenizer(), "Once upon a time", StreamSettings(max_new_tokens=6))
+    last = refused(served(model, trace), lang=lang)
+    assert last["field"] == "model"
+    error = FieldError("norm_placement", "pre_branch", "anatomy_not_written", plain="'pre'")
+    reason = {
+        "en": str(error),
+        "zh": "norm_placement='pre_branch'：须为 'pre'：“解剖”只写出 Llama 自己的层；请在“探索”中查看此模型",
+    }
+    assert last["text"] == text(lang, "anatomy.not_written", model="tiny", reason=reason[lang])
+
+
 def test_a_model_of_the_same_sizes_that_did_not_make_the_run_is_told_apart() -> None:
     """Nothing stops it from being read; what comes of it is not the run's, and is not said to be."""
     _, trace = made()

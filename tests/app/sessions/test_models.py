@@ -283,20 +283,20 @@ def test_progress_is_shown_as_it_comes() -> None:
     assert "downloading 25%" in seen[1]
 
 
-def test_the_memory_a_model_takes_is_said_before_its_weights_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_model_is_and_takes_is_said_before_its_weights_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
     def load() -> SimpleNamespace:
         seen.extend(room.status("a").tell(lang) for lang in ("en", "zh"))
         return SimpleNamespace(rate=lambda: None, layers=3, parameters=0, n_bytes=0)
 
-    prepared = SimpleNamespace(need=1_530_000_000, load=load)
+    prepared = SimpleNamespace(need=1_530_000_000, n_weights=347_000_000, n_bytes=1_390_000_000, load=load)
     monkeypatch.setattr("loopviz.engine.local.prepare", lambda *_, **__: prepared)
     monkeypatch.setattr("loopviz.model.checkpoints.inspect.available_memory", lambda: 10**12)
     room = ModelRoom("a")
     room.get("a")
-    assert seen[0].endswith("reading the weights (about 1.4 GiB of memory)")
-    assert "（约需 1.4 GiB 内存）" in seen[1]
+    assert seen[0].endswith("reading the weights (347 M parameters, 1.3 GiB stored, about 1.4 GiB of memory)")
+    assert "（347 百万参数，文件中占 1.3 GiB，约需 1.4 GiB 内存）" in seen[1]
 
 
 def test_a_model_is_loaded_in_the_precision_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,7 +305,7 @@ def test_a_model_is_loaded_in_the_precision_of_the_server(monkeypatch: pytest.Mo
 
     def prepare(*_: object, precision: str, **__: object) -> SimpleNamespace:
         asked.append(precision)
-        return SimpleNamespace(need=1, load=lambda: engine)
+        return SimpleNamespace(need=1, n_weights=1, n_bytes=1, load=lambda: engine)
 
     monkeypatch.setattr("loopviz.engine.local.prepare", prepare)
     ModelRoom("a").get("a")
@@ -362,7 +362,7 @@ def test_the_limits_of_visitors_hold_for_ours_in_a_precision_that_they_choose(mo
 
     def prepare(*_: object, **how: Any) -> SimpleNamespace:
         asked.append({name: how[name] for name in ("precision", "chosen", "bounded", "allow_paths")})
-        return SimpleNamespace(need=1, load=lambda: engine, same=lambda held: None)
+        return SimpleNamespace(need=1, n_weights=1, n_bytes=1, load=lambda: engine, same=lambda held: None)
 
     monkeypatch.setattr("loopviz.engine.local.prepare", prepare)
     room = ModelRoom("/models/own", profile=replace(PUBLIC, precision="half"))
@@ -386,7 +386,7 @@ def test_weights_that_another_precision_has_read_are_counted_once(monkeypatch: p
             return found[precision]
 
         same = lambda held: found["auto"] if precision == "auto" and held is found["int8"] else None  # noqa: E731
-        return SimpleNamespace(need=1, load=read, same=same)
+        return SimpleNamespace(need=1, n_weights=1, n_bytes=1, load=read, same=same)
 
     monkeypatch.setattr("loopviz.engine.local.prepare", prepare)
     room = ModelRoom("a", profile=replace(LOCAL, model_bytes=300))
@@ -592,7 +592,7 @@ def test_c3_a_load_ends_with_the_last_visitor_who_waits_for_it() -> None:
     threads = [threading.Thread(target=wait, args=(stop,)) for stop in stops]
     for thread in threads:
         thread.start()
-    assert _until(lambda: load.begun)
+    assert _until(lambda: load.begun and room._loads["ok/slow"].waiters == 2)
     room._loads["ok/slow"].until = 0.0  # no page looks
     stops[0].set()
     threads[0].join(60)

@@ -417,6 +417,7 @@ def test_every_quantisation_gguf_can_undo(
             writer.add_tensor(name, weight)
 
     file = write_gguf(tmp_path / "x.gguf", llama, tiny_tokenizer, add=change)
+    assert gguf_llama.inspect_gguf(file).n_bytes == sum(int(one.n_bytes) for one in gguf.GGUFReader(file).tensors)
     loaded = load_checkpoint(file)
     assert kind.name in loaded.stored
     layers = loaded.model.model.layers

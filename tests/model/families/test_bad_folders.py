@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from loopviz.engine import StreamSettings, run
 from loopviz.model.checkpoints import CheckpointError, load_checkpoint, load_model
 from loopviz.model.checkpoints.inspect import inspect_folder, read_config
 from loopviz.model.checkpoints.limits import count_weights
+from loopviz.model.exit_gate import GATE_FILE, ExitGate, gate_bytes
 from loopviz.trace.file import dumps, loads
 from tests.conftest import make_tokenizer
 
@@ -82,6 +85,23 @@ def test_a_broken_gate_and_a_head_that_is_no_copy_are_refused(tmp_path):
         CheckpointError, match=r"model\.lm_head\.weight: config.json says that it is model\.embed\.weight"
     ):
         load_model(copied("looplm_naive", tmp_path / "b", {}, other))
+
+
+def test_a_broken_gate_in_our_own_format_is_refused_when_it_is_loaded(tmp_path):
+    """It was loaded, and a run ended at its first pass."""
+    opened("ouro").save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["model.loop_gates.0.bias"][0] = torch.nan
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    said = r"model\.loop_gates\.0\.bias in .*: the exit gate's weights are no numbers \(NaN\); fetch the file again, or train"
+    with pytest.raises(CheckpointError, match=said):
+        load_model(tmp_path)
+    ids = expected("ouro")["input_ids"]
+    with torch.no_grad():
+        ours = load_model(tmp_path, exit_selection="last")(ids).logits
+        assert torch.equal(ours, opened("ouro").with_loop(exit_selection="last")(ids).logits), "it is not asked for"
+    (tmp_path / GATE_FILE).write_bytes(gate_bytes(ExitGate(32), {}))
+    assert bool(load_model(tmp_path).model.loop_gates["0"].bias.isfinite().all()), "the one beside it takes its place"
 
 
 @pytest.mark.parametrize("name", ["ouro", "nanbeige"])
@@ -163,3 +183,29 @@ def test_a_loop_of_the_callers_own_leaves_trained_weights_out_and_adds_new_ones(
     assert not model.model.loop_injections
     assert model.model.loop_norms["0"].weight.dtype == torch.bfloat16
     assert bool(torch.isfinite(model(ids).logits).all())
+
+
+LOOPLM = ("d_model", "mu_rec", "n_prelude")
+
+
+@pytest.mark.parametrize("called", [None, "parcae", "loop_lm", 7])
+def test_looplm_is_known_by_its_own_fields_whatever_it_calls_itself(called, tmp_path):
+    """Its published config.json was not seen: `model_type` of the oracle's folder is a guess."""
+    folder = copied("looplm_naive", tmp_path / "f", {})
+    raw = json.loads((folder / "config.json").read_text())
+    del raw["model_type"]
+    raw |= {} if called is None else {"model_type": called}
+    (folder / "config.json").write_text(json.dumps(raw))
+    assert [note.code for note in inspect_folder(folder).notes] == ["family.looplm"]
+    ids = expected("looplm_naive")["input_ids"]
+    with torch.no_grad():
+        assert torch.equal(load_model(folder)(ids).logits, opened("looplm_naive")(ids).logits)
+    for field in LOOPLM:  # any two of them are not enough
+        (folder / "config.json").write_text(json.dumps({name: value for name, value in raw.items() if name != field}))
+        with pytest.raises(CheckpointError, match=r"model_type=.* in .*: must be one of 'llama', "):
+            load_model(folder)
+
+
+def test_a_known_model_type_is_believed_before_any_field(tmp_path):
+    fields = dict.fromkeys(LOOPLM, 4)
+    assert inspect_folder(copied("ouro", tmp_path / "f", fields)).family.name == "ouro"

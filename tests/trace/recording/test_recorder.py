@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+
 import numpy as np
 import pytest
 import torch
 
 from loopviz.engine import StreamSettings, TokenTexts, run
+from loopviz.engine.many import stream_many
 from loopviz.model import MERGES
 from loopviz.trace import check_frame, decode_states
 from loopviz.trace.recording import recorder
@@ -358,3 +361,29 @@ def test_a_head_of_whole_numbers_is_never_made_floats_of_for_a_token(monkeypatch
     monkeypatch.setattr(Int8Linear, "weight", property(lambda self: pytest.fail("made anew")))
     with torch.no_grad():
         assert recorder.head_logits(head, states).shape == (1, 4, 300)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("way", ["alone", "together", "attention"])
+def test_of_states_and_attention_only_what_is_kept_is_moved(way, dtype, monkeypatch):
+    """They are kept in float16, and left the device in float32: twice the bytes."""
+    model, tokenizer = tiny.model(seed=4, **SERIAL).to(dtype), tiny.tokenizer()
+    chosen = StreamSettings(max_new_tokens=4, extras=("attention",) if way == "attention" else ())
+    own = {one.data_ptr() for one in (*model.parameters(), *model.buffers())}  # whose digest is a run's too
+    moved: list[torch.Tensor] = []
+    cpu = torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda values: (moved.append(values), cpu(values))[1])
+    if way != "together":
+        frames = run(model, tokenizer, PROMPT, chosen).frames
+    else:
+        frames = [frame for _, frame in stream_many(model, tokenizer, [PROMPT, "the dog"], chosen, at_once=2)]
+    monkeypatch.undo()
+    blocks = [block for frame in frames for block in frame["blocks"]]
+    kept = sum(len(base64.b64decode(block["states"])) for block in blocks)
+    moved = [values for values in moved if values.is_floating_point() and values.data_ptr() not in own]
+    assert kept > 0
+    assert {values.dtype for values in moved} == {torch.float16}
+    if way != "attention":  # whose rows may be as wide as a state
+        assert sum(values.nbytes for values in moved if values.shape[-1] == model.config.hidden_size) == kept
+    else:
+        assert sum(values.nbytes for values in moved) > kept
