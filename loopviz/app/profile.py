@@ -70,7 +70,8 @@ class Profile:
         table_characters: of one table of what a class handed in.
         answer_bytes: of a Trace in what a program is answered, as JSON or as a file.
         zero_gpu: whether it is a Space on ZeroGPU hardware, whose card is not used; that is told.
-        precision: what the weights of its models are held in, one of `loopviz.machine.PRECISIONS`.
+        precision: what the weights of its models are held in, one of `loopviz.machine.PRECISIONS`; a server that is opened by a command has
+            `auto` (:func:`with_usual_precision`).
         engine: where its models run, as `LOOPVIZ_ENGINE` is written (:mod:`loopviz.engine.address`); "": in this process.
         log: a line for every run: "text" or "json"; "": none. log_prompts: whether prompts, and errors' messages, may be in it.
         sessions: pages whose form Gradio remembers, at up to half a megabyte each; of one that it forgot it makes it anew.
@@ -300,6 +301,7 @@ CLASS = replace(
 )
 STORE_DATASET = "LOOPVIZ_STORE_DATASET"
 _DATASET = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+USUAL_PRECISION = "auto"  # of a server that is opened by a command
 LOGS = ("", "text", "json")
 PROFILES = {profile.name: profile for profile in (LOCAL, CLASS, PUBLIC)}
 
@@ -348,6 +350,12 @@ def with_usual_store(profile: Profile, environ: Mapping[str, str]) -> Profile:
         return profile
     data = environ.get("XDG_DATA_HOME") or environ.get("LOCALAPPDATA") or os.path.join("~", ".local", "share")
     return replace(profile, store=os.path.join(os.path.expanduser(data), "loopviz", "store"))
+
+
+def with_usual_precision(profile: Profile, environ: Mapping[str, str]) -> Profile:
+    """The profile with `auto` where nobody named a precision: exact wherever that is as quick as one reads along."""
+    named = environ.get("LOOPVIZ_PRECISION", "").strip()
+    return profile if named else replace(profile, precision=USUAL_PRECISION)
 
 
 def zero_gpu(environ: Mapping[str, str]) -> bool:

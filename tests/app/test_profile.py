@@ -16,7 +16,16 @@ from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
 from loopviz.app.lab.form import params_of
 from loopviz.app.lab.service import Laboratory
-from loopviz.app.profile import CLASS, LOCAL, PROFILES, PUBLIC, Profile, profile_of, with_usual_store
+from loopviz.app.profile import (
+    CLASS,
+    LOCAL,
+    PROFILES,
+    PUBLIC,
+    Profile,
+    profile_of,
+    with_usual_precision,
+    with_usual_store,
+)
 from loopviz.app.sessions.bounds import Sizes
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.lab import TASKS
@@ -79,6 +88,8 @@ def test_the_host_says_what_weights_are_held_in() -> None:
     assert {profile.precision for profile in PROFILES.values()} == {"exact"}
     found = profile_of("0.0.0.0", {"LOOPVIZ_PRECISION": " int8 "})
     assert found == dataclasses.replace(PUBLIC, precision="int8")
+    assert with_usual_precision(LOCAL, {}) == dataclasses.replace(LOCAL, precision="auto")
+    assert with_usual_precision(found, {"LOOPVIZ_PRECISION": " int8 "}) is found
     with pytest.raises(ValueError, match="LOOPVIZ_PRECISION='quarter': must be one of exact, half, int8, auto"):
         profile_of("0.0.0.0", {"LOOPVIZ_PRECISION": "quarter"})
 

@@ -28,6 +28,7 @@ from loopviz.app.sessions.faults import noted
 from loopviz.app.sessions.load_times import LoadTimes
 from loopviz.app.sessions.model_status import Status, Words
 from loopviz.app.sessions.model_variants import (
+    COME_ALONG,
     HeldElsewhere,
     Key,
     Variant,
@@ -159,6 +160,8 @@ class ModelRoom:
 
     def _key(self, name: str, precision: str) -> Key:
         """By what a model is held that is wanted in a precision."""
+        if precision == "exact" and self.precision == "auto" and name in COME_ALONG:
+            return name  # which they are, whatever is measured
         return Variant(name, precision) if precision not in ("", SERVER, self.precision) else name
 
     @property
