@@ -32,8 +32,9 @@ class Profile:
         seconds_run, seconds_compare, seconds_lab: that a run, a comparison, a measurement may take; None: no end.
         estimate_seconds: that one of these may be estimated to take before it begins; None: no end.
         work_bytes: of K/V, states, attention and logits that one of these may hold at a time.
+        together_bytes: of the same, that all of these together may hold; one that does not fit beside the others waits.
         runs_at_once: runs, comparisons and measurements made at a time, on all pages together. Runs of one model share passes: eight take
-            a third to a half of the time that they take one after the other. Each may hold `work_bytes`, and be `run_bytes`, in the end.
+            a third to a half of the time that they take one after the other. Each may be `run_bytes` in the end.
         measurements_at_once: of these, comparisons and measurements, and on TTT texts that are read again: each has passes of its own.
         queue: of runs that may wait in all; who comes later is told so.
         kept_bytes: of finished runs, comparisons, measurements and opened files together.
@@ -87,6 +88,7 @@ class Profile:
     seconds_lab: float | None
     estimate_seconds: float | None
     work_bytes: int
+    together_bytes: int
     runs_at_once: int
     measurements_at_once: int
     queue: int
@@ -159,6 +161,7 @@ LOCAL = Profile(
     seconds_lab=None,
     estimate_seconds=None,
     work_bytes=8 * GIB,
+    together_bytes=8 * GIB,
     runs_at_once=15,
     measurements_at_once=2,
     queue=64,
@@ -223,6 +226,7 @@ PUBLIC = Profile(
     seconds_lab=900.0,
     estimate_seconds=1_800.0,
     work_bytes=1 * GIB,
+    together_bytes=4 * GIB,
     runs_at_once=8,
     measurements_at_once=2,
     queue=64,
