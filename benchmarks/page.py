@@ -416,7 +416,7 @@ def main() -> None:
     paced = f", at most {options.rate:g} tokens/s" if options.rate else ""
     print(
         f"{processor()}, {options.model or 'random model of 2.6 M parameters'}, layers {options.start}-{options.end}, {options.loops} "
-        f"loops, {tokens} tokens, {options.threads} thread, {options.panels} panels{paced}, medians of {options.repeats}\n"
+        f"loops, {tokens} tokens, {options.threads} thread, {options.panels} panels of the group {options.group}{paced}, medians of {options.repeats}\n"
     )
     print("| figure | measured | target |\n|---|---|---|")
     for row in found:
