@@ -160,9 +160,14 @@ class ModelRoom:
 
     def _key(self, name: str, precision: str) -> Key:
         """By what a model is held that is wanted in a precision."""
-        if precision == "exact" and self.precision == "auto" and name in COME_ALONG:
-            return name  # which they are, whatever is measured
+        if precision == "exact" and self.precision == "auto" and self._exactly(name):
+            return name
         return Variant(name, precision) if precision not in ("", SERVER, self.precision) else name
+
+    def _exactly(self, name: str) -> bool:
+        """Whether `auto` holds a model exactly, as far as that is known."""
+        held = self._held.get(name)
+        return name in COME_ALONG or (held is not None and held.describe().dtype == "float32")
 
     @property
     def precision(self) -> str:

@@ -107,9 +107,10 @@ def _auto(config: LoopLlamaConfig, times: Times) -> Choice:
     exact = expected["float32"]
     values = {"dtype": chosen, "exact_ms": round(exact, 2), "chosen_ms": round(expected[chosen], 2), "enough": ENOUGH}
     if chosen == "float32":
-        code, why = ("exact", f"up to {ENOUGH:.3g} ms stay exact") if quick else ("none", "no other format is quicker")
-        text = f"it is held in float32: a token is expected to take {exact:.3g} ms on this machine, and {why}"
-        return Choice(torch.float32, (Note(f"precision_auto_{code}", text, values),))
+        text = f"it is held in float32: a token is expected to take {exact:.3g} ms on this machine, and "
+        enough = Note("precision_auto_exact", f"{text}up to {ENOUGH:.3g} ms stay exact", values)
+        none = Note("precision_auto_none", f"{text}no other format is quicker", values)
+        return Choice(torch.float32, (enough if quick else none,))
     text = (
         f"it is held in {chosen}: a token is expected to take {exact:.3g} ms in float32 and {expected[chosen]:.3g} in {chosen} on this "
         f"machine, and up to {ENOUGH:.3g} stay exact"

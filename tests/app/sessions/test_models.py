@@ -310,6 +310,16 @@ def test_under_auto_what_comes_along_is_exact_and_no_second_model() -> None:
     assert loads[-1] == ("smollm2-135m-instruct", "exact"), "which auto may hold otherwise"
 
 
+@pytest.mark.parametrize(("dtype", "same"), [("float32", True), ("float16", False)])
+def test_under_auto_a_model_that_is_held_exactly_is_the_exact_one(dtype: str, same: bool) -> None:
+    def load(*_: Any, **__: Any) -> Any:
+        return SimpleNamespace(layers=3, parameters=0, n_bytes=0, describe=lambda: SimpleNamespace(dtype=dtype))
+
+    room: Any = ModelRoom("own", profile=replace(LOCAL, precision="auto"), load=load)
+    own = room.get("own")
+    assert (room.get("own", precision="exact") is own) == same
+
+
 def test_what_visitors_choose_a_precision_for_counts_and_goes_as_theirs_and_the_default_stays() -> None:
     profile = replace(PUBLIC, model_bytes=300 * MIB)
     sizes = {"": 900, "half": 250, "int8": 200}
