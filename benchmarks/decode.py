@@ -4,7 +4,7 @@
 
 The sides of a comparison take turns token by token, so that what disturbs one disturbs the other (machines are noisy), and
 the figure is the ratio of the medians of a decoded token's wall time. Prefill is left out. The limit is one read of the weights
-that a token reads (benchmarks/bandwidth.py). Prints a Markdown table; with --save also NAME.json and NAME.csv.
+that a token reads (benchmarks/bandwidth.py), in each precision: float32, both halves and int8. Prints a Markdown table; with --save also NAME.json and NAME.csv.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from loopviz.model import LoopCache, LoopLlamaForCausalLM
 from loopviz.model.checkpoints.errors import CheckpointError
 from loopviz.model.checkpoints.layout_choice import arrange
 from loopviz.model.checkpoints.load import load_checkpoint
+from loopviz.model.checkpoints.precision_choice import HALVES, times_of
 from loopviz.model.precision import held_name
 from loopviz.model.weight_layout import lay_by_rows
 
@@ -277,19 +278,30 @@ def best_threads(model: LoopLlamaForCausalLM) -> int:
     return int(min(ms, key=lambda name: ms[name]))
 
 
-def held_models(name: str) -> tuple[dict[str, LoopLlamaForCausalLM], Any]:
+def held_models(name: str, both_halves: bool = False) -> tuple[dict[str, LoopLlamaForCausalLM], Any]:
     """A model in float32, in this machine's quicker half and in int8, by what it is then held in; and its tokenizer.
+
+    Args:
+        both_halves: in the slower half, too, where this machine computes it.
 
     Raises:
         CheckpointError: the model cannot be had at all.
     """
     loaded = load_checkpoint(name, dtype=torch.float32)
     models = {EXACT: loaded.model}
-    for precision in ("half", "int8"):
+    halves = [half for half in HALVES if half in times_of(loaded.model.config)] if both_halves else []
+    ways: list[dict[str, Any]] = [
+        {"precision": "half"},
+        *({"dtype": getattr(torch, half)} for half in halves),
+        {"precision": "int8"},
+    ]
+    for way in ways:
+        if str(way.get("dtype")).removeprefix("torch.") in models:
+            continue  # the quicker one
         try:
-            model = load_checkpoint(name, precision=precision).model
+            model = load_checkpoint(name, **way).model
         except CheckpointError as error:
-            print(f"not held in {precision}: {error}", file=sys.stderr)
+            print(f"not held so, {way}: {error}", file=sys.stderr)
         else:
             models.setdefault(held_name(model), model)
     for model in models.values():
@@ -308,7 +320,7 @@ def main() -> None:
     parser.add_argument("--save", type=Path, metavar="NAME", help="write NAME.json and NAME.csv, too")
     args = parser.parse_args()
 
-    models, tokenizer = held_models(args.model)
+    models, tokenizer = held_models(args.model, both_halves=True)
     model, n = models[EXACT], args.tokens
     threads = args.threads or best_threads(model)
     torch.set_num_threads(threads)

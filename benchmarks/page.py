@@ -2,6 +2,7 @@
 
     python benchmarks/page.py                                  a random model of about two million parameters
     python benchmarks/page.py --panels all --rate 20           every panel of the open group switched on, no faster than 20 tokens a second
+    python benchmarks/page.py --tokens 500 --loops 16 --rate 20 --panels all --repeats 1      a long run of many loops, in under three minutes
     python benchmarks/page.py --model smollm2-135m-instruct --start 10 --end 14 --tokens 48
 
 Prints medians over the repeats: bytes over the wire a token, plot nodes rebuilt while streaming, milliseconds from the
@@ -16,6 +17,9 @@ many tokens the model still made after Stop was pressed (the page gets them in m
 Milliseconds do not travel from machine to machine. So two more things are timed in the same run: one bare `Plotly.react` of the
 convergence panel's figure as the run left it, in the same page, and one token of `stories-loop` by the engine alone, nothing
 recorded; and what the page costs is said in multiples of these, too.
+
+`--panels all` are the panels of the open group (`--group`): the page draws those of no other. What is done stands on stderr; what has no end
+within a minute besides the time of its tokens ends the command, by its name. A short run, which is not counted, goes before.
 """
 
 from __future__ import annotations
@@ -30,7 +34,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +50,8 @@ CLICKS = 9  # words selected after a run
 REACTS = 12  # bare draws of one panel, the first of which makes the plot
 STEPS = 48  # tokens of the model that a step is measured of
 IDLE = 5  # seconds over which the idle server is measured
+LIMIT = 60  # seconds after which what takes a few has no end
+SLOW = 2.0  # tokens a second, where no pace is set: a run that is slower has no end
 PROMPT = "Once upon a time, a small robot"
 
 
@@ -58,7 +65,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=200, help="new tokens of a run")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
-        "--panels", choices=("usual", "all"), default="usual", help="which of the group are switched on"
+        "--panels",
+        choices=("usual", "all"),
+        default="usual",
+        help="which panels of the open group are switched on; those of the other groups are drawn when their tab is opened",
     )
     parser.add_argument(
         "--group", default="thinking", help="the group of panels that is open: thinking, words, memory, cost"
@@ -114,10 +124,13 @@ def serve(options: argparse.Namespace) -> None:
                 yield frame
         finally:
             frames.close()
-            others, seconds = (last - first for first, last in zip(marks[0], marks[-1], strict=True))
-            told = {"engine": spent * 1000, "others": others * 1000, "seconds": seconds, "tokens": len(marks) - 1}
-            told["made"] = made
-            Path(options.serve).write_text(json.dumps(told))
+            if len(marks) > 1:  # else it was stopped, or refused, before there was a time between two
+                others, seconds = (last - first for first, last in zip(marks[0], marks[-1], strict=True))
+                told = {"engine": spent * 1000, "others": others * 1000, "seconds": seconds, "tokens": len(marks) - 1}
+                told["made"] = made
+                part = Path(options.serve).with_suffix(".part")
+                part.write_text(json.dumps(told))
+                part.replace(options.serve)  # whole, or not there
 
     loopviz.engine.stream = timed
     launch(build(options.model), port=options.port)
@@ -144,14 +157,53 @@ def settle(page: Any, group: str, control: str, value: int) -> None:
     box.press("Tab")
 
 
-def watched_run(browser: Any, url: str, pid: int, clock: Path, options: argparse.Namespace) -> dict[str, float]:
-    """One run with the page open."""
-    import psutil
+@dataclass(frozen=True)
+class Pass:
+    """How much of it one visit makes.
 
+    Attributes:
+        tokens: new ones of its run.
+        clicks: words selected after it.
+        stops: whether a second run is stopped.
+    """
+
+    tokens: int
+    clicks: int = CLICKS
+    stops: bool = True
+
+
+WARM = Pass(tokens=40, clicks=2, stops=False)  # what compiles in the browser and in the server has by then
+
+
+@contextmanager
+def phase(name: str) -> Iterator[None]:
+    """Say on stderr what is done now, and by that name that it failed or had no end.
+
+    Raises:
+        SystemExit: it did.
+    """
+    from playwright.sync_api import Error
+
+    began = time.perf_counter()
+    print(f"{name} ...", end=" ", file=sys.stderr, flush=True)
+    try:
+        yield
+    except Error as error:
+        raise SystemExit(f"\n{name}: {error}") from None
+    print(f"{time.perf_counter() - began:.1f} s", file=sys.stderr, flush=True)
+
+
+def longest(options: argparse.Namespace, tokens: int) -> float:
+    """Seconds after which a phase with so many new tokens has no end: `LIMIT` besides the time they take at the pace, or at a slow one."""
+    return LIMIT + tokens / (options.rate or SLOW)
+
+
+def opened(browser: Any, url: str, options: argparse.Namespace, tokens: int) -> tuple[Any, dict[str, float]]:
+    """A page whose form asks for a run of so many new tokens, and the bytes that its stream has brought, as they come."""
     from loopviz.app.explore import event_stream
 
     page = browser.new_page(viewport={"width": 1280, "height": 1600})
-    page.set_default_timeout(600_000)
+    page.set_default_timeout(1000 * LIMIT)
     on, group = (json.dumps(shown) for shown in (list(watched_panels(options)), options.group))
     page.add_init_script(page_script.PANELS_ON % (on, group))
     wire = {"bytes": 0.0}
@@ -177,32 +229,56 @@ def watched_run(browser: Any, url: str, pid: int, clock: Path, options: argparse
         ("loop", "block_end", options.end),
         ("loop", "max_loop_count", max(options.loops, 10)),
         ("loop", "loop_count", options.loops),
-        ("sampling", "max_new_tokens", options.tokens),
+        ("sampling", "max_new_tokens", tokens),
     ):
         settle(page, group, control, value)
     page.wait_for_timeout(1500)  # the checks of the settings are over: only the run is measured
     page.evaluate(page_script.WATCH)
+    return page, wire
+
+
+def read_clock(clock: Path) -> dict[str, Any]:
+    """What the server's clocks say of the last run (:func:`serve`).
+
+    Raises:
+        SystemExit: nothing: it made no two tokens.
+    """
+    until = time.monotonic() + 5
+    while not clock.is_file():  # it is written as the run ends, which the page may hear first
+        if time.monotonic() > until:
+            raise SystemExit(f"{clock.name}: the server made no two tokens of the run")
+        time.sleep(0.05)
+    found: dict[str, Any] = json.loads(clock.read_text())
+    return found
+
+
+def watched_run(
+    browser: Any, url: str, pid: int, clock: Path, options: argparse.Namespace, of: Pass
+) -> dict[str, float]:
+    """One run with the page open; of a pass that does not stop a second one, nothing is told of that."""
+    import psutil
+
     process = psutil.Process(pid)
 
     def spent() -> float:
         times = process.cpu_times()
         return (times.user + times.system) * 1000
 
+    with phase("the page opens"):
+        page, wire = opened(browser, url, options, of.tokens)
     idle = -spent()
     page.wait_for_timeout(IDLE * 1000)
     before = spent()
     idle = (idle + before) / IDLE  # ms a second that the open page costs although nothing runs
-    page.click("#lv-run")
-    page.wait_for_function("() => window.seen.drawn !== null")
+    clock.unlink(missing_ok=True)
+    with phase(f"a run of {of.tokens} new tokens"):
+        page.click("#lv-run")
+        page.wait_for_function("() => window.seen.drawn !== null", timeout=1000 * longest(options, of.tokens))
     server = spent() - before
-    seen = page.evaluate("window.seen")
+    seen, clocks = page.evaluate("window.seen"), read_clock(clock)
     (began, first), (ended, last) = seen["began"], seen["ended"]
-    clocks = json.loads(clock.read_text())
     sent = wire["bytes"] / last
-    clicks = page.evaluate(page_script.CLICK, CLICKS)
-    reacts = page.evaluate(page_script.REACT, REACTS)
-    stop_ms, pressed = page.evaluate(page_script.STOP, last // 2)
-    made = json.loads(clock.read_text())["made"]
+    clicks, reacts, stopped = after_run(page, clock, options, of, last)
     page.close()
     return {
         "tokens": last,
@@ -212,8 +288,7 @@ def watched_run(browser: Any, url: str, pid: int, clock: Path, options: argparse
         "growth": growth(seen["draws"], last),
         "answered": statistics.median(answer for answer, _ in clicks),
         "selected": statistics.median(shown for _, shown in clicks),
-        "stop": stop_ms,
-        "after_stop": sum(moment > pressed / 1000 for moment in made),
+        **stopped,
         "rebuilt": seen["rebuilt"],
         "lag": seen["drawn"] - ended,
         "cpu": (clocks["others"] - idle * clocks["seconds"]) / clocks["tokens"],
@@ -221,6 +296,24 @@ def watched_run(browser: Any, url: str, pid: int, clock: Path, options: argparse
         "once": server - clocks["engine"] - clocks["others"],
         "rate": (last - first) * 1000 / (ended - began),
     }
+
+
+def after_run(
+    page: Any, clock: Path, options: argparse.Namespace, of: Pass, last: int
+) -> tuple[list[tuple[float, float]], list[float], dict[str, float]]:
+    """What is done with a finished run of `last` tokens: ms of the clicks and of the bare draws, and of a second run what Stop did."""
+    with phase(f"{of.clicks} clicks"):
+        clicks = page.evaluate(page_script.limited(page_script.CLICK, LIMIT), of.clicks)
+    with phase("bare draws"):
+        reacts = page.evaluate(page_script.limited(page_script.REACT, LIMIT), REACTS)
+    if not of.stops:
+        return clicks, reacts, {}
+    clock.unlink(missing_ok=True)
+    with phase("a run that is stopped"):
+        seconds = longest(options, last // 2)
+        stop_ms, pressed = page.evaluate(page_script.limited(page_script.STOP, seconds), last // 2)
+    made = read_clock(clock)["made"]
+    return clicks, reacts, {"stop": stop_ms, "after_stop": sum(moment > pressed / 1000 for moment in made)}
 
 
 def growth(draws: dict[str, list[tuple[int, float]]], tokens: int) -> float:
@@ -243,7 +336,7 @@ def watched_panels(options: argparse.Namespace) -> dict[str, Any]:
     return {name: panel for name, panel in there.items() if options.group == panel.GROUP}
 
 
-def engine_run(loaded: Any, options: argparse.Namespace) -> dict[str, float]:
+def engine_run(loaded: Any, options: argparse.Namespace, tokens: int) -> dict[str, float]:
     """The same run by the engine alone, in this process; and the share of building messages without sending them."""
     from loopviz.app import controls as st
     from loopviz.app.explore.run import Run, messages
@@ -256,9 +349,7 @@ def engine_run(loaded: Any, options: argparse.Namespace) -> dict[str, float]:
     values = st.defaults() | {"block_start": options.start, "block_end": options.end, "loop_count": options.loops}
     values["max_loop_count"] = max(options.loops, 10)
     model = loaded.model.with_loop(**st.loop_fields(values))
-    wanted = StreamSettings(
-        record="full", extras=extras, **st.stream_fields(values | {"max_new_tokens": options.tokens})
-    )
+    wanted = StreamSettings(record="full", extras=extras, **st.stream_fields(values | {"max_new_tokens": tokens}))
     began = time.perf_counter()
     frames = list(stream(model, loaded.tokenizer, PROMPT, wanted))
     rate = len(frames) / (time.perf_counter() - began)
@@ -302,17 +393,20 @@ def main() -> None:
         from scripts.run import find_chromium
 
         torch.set_num_threads(options.threads)
-        loaded = load_checkpoint(model)
-        arrange(loaded.model)  # as the app runs it
-        engine_run(loaded, options)  # warm
+        with phase("the model, and the engine warmed up"):
+            loaded = load_checkpoint(model)
+            arrange(loaded.model)  # as the app runs it
+            engine_run(loaded, options, WARM.tokens)
         alone, watched, steps, clock = [], [], [], Path(folder) / "engine.ms"
         with clocked(model, options, clock) as (url, pid), sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
-            watched_run(browser, url, pid, clock, options)  # warm
+            watched_run(browser, url, pid, clock, options, WARM)
             for _ in range(options.repeats):
-                alone.append(engine_run(loaded, options))
-                steps.append(small_step())
-                watched.append(watched_run(browser, url, pid, clock, options))
+                with phase("the same by the engine alone"):
+                    alone.append(engine_run(loaded, options, options.tokens))
+                with phase(f"a token of {SMALL}"):
+                    steps.append(small_step())
+                watched.append(watched_run(browser, url, pid, clock, options, Pass(options.tokens)))
             browser.close()
 
     found = rows(watched, alone, steps)
@@ -322,7 +416,7 @@ def main() -> None:
     paced = f", at most {options.rate:g} tokens/s" if options.rate else ""
     print(
         f"{processor()}, {options.model or 'random model of 2.6 M parameters'}, layers {options.start}-{options.end}, {options.loops} "
-        f"loops, {tokens} tokens, {options.threads} thread, {options.panels} panels{paced}, medians of {options.repeats}\n"
+        f"loops, {tokens} tokens, {options.threads} thread, {options.panels} panels of the group {options.group}{paced}, medians of {options.repeats}\n"
     )
     print("| figure | measured | target |\n|---|---|---|")
     for row in found:

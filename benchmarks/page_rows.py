@@ -31,7 +31,7 @@ def rows(watched: list[dict[str, float]], alone: list[dict[str, float]], steps: 
         ("making one message a token, measured by itself", f"{median(alone, 'building'):.2f} ms", ""),
         ("server CPU while a page is open and nothing runs", f"{median(watched, 'idle'):.0f} ms a second", ""),
         ("server CPU a run costs once", f"{median(watched, 'once'):.0f} ms", ""),
-        ("from a click on a word to the answer", f"{median(watched, 'answered'):.0f} ms", "< 150 ms"),
+        ("from a click on a word to the answer", f"{median(watched, 'answered'):.0f} ms", "< 100 ms"),
         ("and until every panel on screen shows it", f"{median(watched, 'selected'):.0f} ms", ""),
         ("tokens the model still made after Stop", f"{median(watched, 'after_stop'):.0f}", "<= 1"),
         ("from Stop until the page says stopped", f"{median(watched, 'stop'):.0f} ms", ""),

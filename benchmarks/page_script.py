@@ -114,3 +114,9 @@ PANELS_ON = """
 localStorage.setItem('loopviz.panels', JSON.stringify(Object.fromEntries(%s.map((name) => [name, true]))));
 localStorage.setItem('loopviz.group', JSON.stringify(%s));
 """
+
+
+def limited(script: str, seconds: float) -> str:
+    """A script, a function of one argument, that is refused after so many seconds: what it waits for may never come."""
+    late = f"new Promise((_, refuse) => setTimeout(() => refuse(new Error('no end within {seconds:.0f} s')), {1000 * seconds:.0f}))"
+    return f"(argument) => Promise.race([({script.strip()})(argument), {late}])"

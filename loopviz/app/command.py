@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from loopviz import imports
-from loopviz.app.profile import PROFILES, profile_of, with_usual_store
+from loopviz.app.profile import PROFILES, profile_of, with_usual_precision, with_usual_store
 from loopviz.app.server import zero_gpu
 from loopviz.app.sessions import run_log
 from loopviz.machine import PRECISIONS
@@ -29,6 +29,7 @@ def serve(arguments: Sequence[str] | None = None, *, program: str | None = None,
     options = parser.parse_args(arguments)
     try:
         profile = with_usual_store(profile_of(options.host, os.environ, options.profile), os.environ)
+        profile = with_usual_precision(profile, os.environ)
         from loopviz.app.server.request_guard import rules_of
 
         rules_of(options.host, os.environ)
@@ -75,8 +76,8 @@ def _parser(program: str | None, more: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     parser.add_argument("--profile", choices=PROFILES, help="what visitors may do")
     told = (
-        "what models' weights are held in: exact (float32; the default), half, int8, or auto (exact where it is quick enough here); "
-        "pages say which, and what it costs"
+        "what models' weights are held in: exact (float32), half, int8, or auto (the default: exact wherever a token is expected within "
+        "125 ms here, as it is of every small model, else half or int8); pages say which, and what it costs"
     )
     parser.add_argument("--precision", choices=PRECISIONS, help=told)
     named = [name.strip() for name in os.environ.get("LOOPVIZ_IMPORT", "").split(",") if name.strip()]

@@ -32,8 +32,9 @@ class Profile:
         seconds_run, seconds_compare, seconds_lab: that a run, a comparison, a measurement may take; None: no end.
         estimate_seconds: that one of these may be estimated to take before it begins; None: no end.
         work_bytes: of K/V, states, attention and logits that one of these may hold at a time.
+        together_bytes: of the same, that all of these together may hold; one that does not fit beside the others waits.
         runs_at_once: runs, comparisons and measurements made at a time, on all pages together. Runs of one model share passes: eight take
-            a third to a half of the time that they take one after the other. Each may hold `work_bytes`, and be `run_bytes`, in the end.
+            a third to a half of the time that they take one after the other. Each may be `run_bytes` in the end.
         measurements_at_once: of these, comparisons and measurements, and on TTT texts that are read again: each has passes of its own.
         queue: of runs that may wait in all; who comes later is told so.
         kept_bytes: of finished runs, comparisons, measurements and opened files together.
@@ -70,7 +71,8 @@ class Profile:
         table_characters: of one table of what a class handed in.
         answer_bytes: of a Trace in what a program is answered, as JSON or as a file.
         zero_gpu: whether it is a Space on ZeroGPU hardware, whose card is not used; that is told.
-        precision: what the weights of its models are held in, one of `loopviz.machine.PRECISIONS`.
+        precision: what the weights of its models are held in, one of `loopviz.machine.PRECISIONS`; a server that is opened by a command has
+            `auto` (:func:`with_usual_precision`).
         engine: where its models run, as `LOOPVIZ_ENGINE` is written (:mod:`loopviz.engine.address`); "": in this process.
         log: a line for every run: "text" or "json"; "": none. log_prompts: whether prompts, and errors' messages, may be in it.
         sessions: pages whose form Gradio remembers, at up to half a megabyte each; of one that it forgot it makes it anew.
@@ -86,6 +88,7 @@ class Profile:
     seconds_lab: float | None
     estimate_seconds: float | None
     work_bytes: int
+    together_bytes: int
     runs_at_once: int
     measurements_at_once: int
     queue: int
@@ -158,6 +161,7 @@ LOCAL = Profile(
     seconds_lab=None,
     estimate_seconds=None,
     work_bytes=8 * GIB,
+    together_bytes=8 * GIB,
     runs_at_once=15,
     measurements_at_once=2,
     queue=64,
@@ -222,6 +226,7 @@ PUBLIC = Profile(
     seconds_lab=900.0,
     estimate_seconds=1_800.0,
     work_bytes=1 * GIB,
+    together_bytes=4 * GIB,
     runs_at_once=8,
     measurements_at_once=2,
     queue=64,
@@ -300,6 +305,7 @@ CLASS = replace(
 )
 STORE_DATASET = "LOOPVIZ_STORE_DATASET"
 _DATASET = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+USUAL_PRECISION = "auto"  # of a server that is opened by a command
 LOGS = ("", "text", "json")
 PROFILES = {profile.name: profile for profile in (LOCAL, CLASS, PUBLIC)}
 
@@ -348,6 +354,12 @@ def with_usual_store(profile: Profile, environ: Mapping[str, str]) -> Profile:
         return profile
     data = environ.get("XDG_DATA_HOME") or environ.get("LOCALAPPDATA") or os.path.join("~", ".local", "share")
     return replace(profile, store=os.path.join(os.path.expanduser(data), "loopviz", "store"))
+
+
+def with_usual_precision(profile: Profile, environ: Mapping[str, str]) -> Profile:
+    """The profile with `auto` where nobody named a precision: exact wherever that is as quick as one reads along."""
+    named = environ.get("LOOPVIZ_PRECISION", "").strip()
+    return profile if named else replace(profile, precision=USUAL_PRECISION)
 
 
 def zero_gpu(environ: Mapping[str, str]) -> bool:

@@ -36,6 +36,7 @@ from loopviz.cli.options import (
     loop_options,
     option,
     path,
+    usual_precision,
 )
 from loopviz.cli.ttt import is_ttt, run_ttt
 from loopviz.loop_fields import NAMES
@@ -95,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     told = f"named model, Hub id, folder or GGUF file (default: what --adapter says, or {DEFAULT_MODEL})"
     run.add_argument("--model", help=told)
     add_adapter(run)
-    add_precision(run)
+    add_precision(run, chosen=True)
     add_machine(run)
     run.add_argument("--save", metavar="FILE", type=path, help="save the trace of the run")
     loop = run.add_argument_group("loops", "with several blocks, one value for all or one a block: 4,6")
@@ -405,11 +406,11 @@ def _loaded(options: argparse.Namespace, loop: dict[str, Any]) -> LoadedCheckpoi
         torch.set_num_threads(options.threads)
     loaded = load(
         options.model,
-        getattr(torch, options.dtype),
+        getattr(torch, options.dtype or "float32"),
         loop,
         options.device,
         options.adapter,
-        precision=options.precision,
+        precision=options.precision or usual_precision(options.dtype, options.quantization, options.device),
         quantization=options.quantization,
     )
     arrange(loaded.model)

@@ -130,17 +130,38 @@ def add_adapter(parser: Any) -> None:
     )
 
 
-def add_precision(parser: Any) -> None:
-    """Add `--dtype` and `--precision`, of which one is given, and `--quantization` to a sub-command that runs a model."""
+def add_precision(parser: Any, chosen: bool = False) -> None:
+    """Add `--dtype` and `--precision`, of which one is given, and `--quantization` to a sub-command that runs a model.
+
+    Args:
+        chosen: whether `auto` chooses where neither is given (:func:`usual_precision`); else it is float32.
+    """
     either = parser.add_mutually_exclusive_group()
-    told = "what the weights are held in; int8: those of the layers, all else float32 (default: %(default)s)"
-    either.add_argument("--dtype", default="float32", choices=HELD_IN, help=told)
+    usual = "as --precision auto chooses" if chosen else "float32"
+    told = f"what the weights are held in; int8: those of the layers, all else float32 (default: {usual})"
+    either.add_argument("--dtype", default=None if chosen else "float32", choices=HELD_IN, help=told)
     told = (
         "instead of --dtype: exact (float32), half (float16 or bfloat16, whichever is quicker on this machine), int8, or auto (exact "
-        "where it is quick enough here, else half or int8); what is chosen is said, and saved with what is made"
+        "wherever a token is expected within 125 ms here, as it is of every small model, else half or int8); what is chosen is said, and "
+        "saved with what is made" + (" (default: auto on the CPU, else exact)" if chosen else "")
     )
     either.add_argument("--precision", choices=PRECISIONS, help=told)
     add_quantization(parser, "all else is held and computed as --dtype says")
+
+
+def usual_precision(dtype: str | None, quantization: str | None, device: str) -> str | None:
+    """The precision of a run whose options name none: `auto` on the CPU, where nothing else says what weights are held in.
+
+    Args:
+        dtype, quantization, device: as the options have them.
+
+    Raises:
+        ValueError: a device that is not here.
+    """
+    from loopviz.model.devices import resolve_device
+
+    said = dtype is not None or quantization is not None
+    return None if said or resolve_device(device).type != "cpu" else "auto"
 
 
 def add_quantization(parser: Any, rest: str) -> None:

@@ -28,7 +28,8 @@ def add_parsers(commands: Any) -> None:
     one = commands.add_parser(
         "precision",
         help="measure what float16, bfloat16 and int8 cost a model: KL to float32, bytes, time",
-        description="One table, Markdown: models by what their weights are held in. KL and agreement are to float32 on a held-out text; "
+        description="One table, Markdown: models by what their weights are held in; under it, in how long half and auto are chosen. "
+        "KL and agreement are to float32 on a held-out text; "
         "times are medians of rounds in which all formats take turns, on the CPU. Measure on a quiet machine.",
     )
     one.add_argument(
@@ -87,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
             raise UsageError(f"--{name} {value}: must be at least {least}")
     import torch
 
-    from loopviz.lab.precisions import FORMATS, Plan, costs, markdown
+    from loopviz.lab.precisions import FORMATS, Plan, costs, markdown, seconds_to_choose
     from loopviz.model.checkpoints.packing import check_quantization
     from loopviz.text_file import read_text
 
@@ -95,15 +96,19 @@ def run(options: argparse.Namespace) -> int:
         check_quantization(kind, torch.float32, None)  # asked for by name: refused, and not left out
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    text, rows = read_text(options.file, "--file"), []
+    text, rows, took = read_text(options.file, "--file"), [], []
     for name in options.model or MODELS:
         loop = {} if options.loop_layers is None else _loop_of(name, options.loop_layers)
         held, plan = options.held or FORMATS, Plan(**given)
         rows += costs(name, text, held, plan, loop=loop, quantizations=options.quantization, told=_note)
+        took.append(f"{name} {seconds_to_choose(name, loop):.2f} s")
         print(f"loopviz: {name} is measured", file=sys.stderr)
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     about = f"{processor()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}{load}; {options.file.name}"
     print(markdown(rows, about))
+    print(
+        f"\nWhat half and auto choose by is measured here in (asked: under 1 s): {', '.join(took)}; then it is kept in the cache"
+    )
     return 0
 
 

@@ -48,7 +48,7 @@ def run_ttt(
     given = [*loop, *(name for name in IDLE if getattr(options, name))]
     if given:
         raise UsageError(f"{', '.join(map(option, given))}: no effect on a TTT model; leave it out")
-    if options.dtype != "float32":
+    if options.dtype not in (None, "float32"):
         raise UsageError(f"--dtype {options.dtype}: a TTT model runs in float32 here; leave it out")
     if options.precision not in (None, "exact"):
         raise UsageError(f"--precision {options.precision}: a TTT model runs in float32 here; leave it out")

@@ -39,6 +39,7 @@ from loopviz.model.checkpoints.load import (
     TokenizerLimits,
     prepare_checkpoint,
 )
+from loopviz.model.checkpoints.precision_choice import surely_exact
 from loopviz.model.exit_lens import direct_lens_misleads
 from loopviz.model.precision import held_in, held_words, weight_bytes, weight_count
 
@@ -251,10 +252,10 @@ class LocalPrepared:
     @property
     def need(self) -> int:
         """Bytes of memory that :meth:`load` needs at its peak."""
-        smaller = (
-            0 if self.precision == "exact" else 2 * self.checkpoint.found.n_weights
-        )  # beside what was read, at most
-        return self.checkpoint.need + smaller
+        checkpoint = self.checkpoint
+        exact = surely_exact(checkpoint.config, self.precision)
+        smaller = 0 if exact else 2 * checkpoint.found.n_weights  # beside what was read, at most
+        return checkpoint.need + smaller
 
     def same(self, held: Engine) -> Engine | None:
         """The model with the weights of `held`, an engine of the same name, where they are what would be read; None where not."""

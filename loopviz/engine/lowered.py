@@ -126,6 +126,8 @@ def _in_precision(load: Callable[[], LoadedCheckpoint], precision: str, must: bo
     if (packed := quantization_of(loaded.model)) is not None:
         if must:
             refuse_packed(packed, precision)
+        if precision == "auto":  # nothing that was asked for is left undone
+            return loaded
         text = (
             f"its layers are packed in its files already, as {packed} (bitsandbytes), so it is not held in {precision}"
         )

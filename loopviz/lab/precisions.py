@@ -21,7 +21,8 @@ from loopviz.lab.reading.windows import encode
 from loopviz.model import LoopLlamaForCausalLM, LoopStep
 from loopviz.model.checkpoints.errors import CheckpointError
 from loopviz.model.checkpoints.layout_choice import arrange
-from loopviz.model.checkpoints.load import load_checkpoint
+from loopviz.model.checkpoints.load import load_checkpoint, prepare_checkpoint
+from loopviz.model.checkpoints.precision_choice import measured
 from loopviz.model.precision import weight_bytes
 from loopviz.trace.metrics import rel_delta
 
@@ -131,6 +132,21 @@ def _loaded(
     for model in models.values():
         arrange(model)  # as it is run
     return models, first.tokenizer
+
+
+def seconds_to_choose(name: str, loop: Mapping[str, Any] | None = None) -> float:
+    """Seconds in which `half` and `auto` are measured for a model on this machine, where no cache knows them yet.
+
+    Args:
+        name, loop: as :func:`costs` takes them.
+
+    Raises:
+        CheckpointError: the model cannot be had.
+    """
+    config = prepare_checkpoint(name, **(loop or {})).config
+    began = time.perf_counter()
+    measured(config.hidden_size)
+    return time.perf_counter() - began
 
 
 @torch.inference_mode()

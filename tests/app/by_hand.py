@@ -32,3 +32,15 @@ def only(loaded: Any) -> Callable[..., Any]:
         return loaded
 
     return load
+
+
+def needs_of(places: Any, monkeypatch: Any) -> list[float]:
+    """The bytes that each who joins a line says to need, from now on."""
+    joined, found = places.join, []
+
+    def join(page: str, visitor: Any = None, **how: Any) -> Any:
+        found.append(how.get("need", 0.0))
+        return joined(page, visitor, **how)
+
+    monkeypatch.setattr(places, "join", join)
+    return found

@@ -64,7 +64,7 @@ def test_what_weights_are_held_in_reaches_the_app(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("LOOPVIZ_PRECISION", "int8")
     command.serve([])
     command.serve(["--precision", "exact"])
-    assert found == ["exact", "half", "int8", "exact"]
+    assert found == ["auto", "half", "int8", "exact"]
 
 
 @pytest.mark.parametrize(

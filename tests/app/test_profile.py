@@ -16,7 +16,16 @@ from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
 from loopviz.app.lab.form import params_of
 from loopviz.app.lab.service import Laboratory
-from loopviz.app.profile import CLASS, LOCAL, PROFILES, PUBLIC, Profile, profile_of, with_usual_store
+from loopviz.app.profile import (
+    CLASS,
+    LOCAL,
+    PROFILES,
+    PUBLIC,
+    Profile,
+    profile_of,
+    with_usual_precision,
+    with_usual_store,
+)
 from loopviz.app.sessions.bounds import Sizes
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.lab import TASKS
@@ -48,7 +57,7 @@ NO_LIMITS = {
         server.link_preview.KEPT_CARDS server.link_preview.WAITING_CARDS""",
     "whose turn it is in the line, and not whether": """
         sessions.fair_share.HALF_LIFE sessions.fair_share.CROWD sessions.fair_share.OWED sessions.fair_share.LATER
-        sessions.fair_share.REST sessions.fair_share._IDLE sessions.fair_share._KEPT sessions.fair_share._RECENT""",
+        sessions.fair_share.REST sessions.fair_share.PASSED sessions.fair_share._IDLE sessions.fair_share._KEPT sessions.fair_share._RECENT""",
     "how a thing is done, and not whether": """
         compare.service.CHARACTERS_A_TOKEN explore.event_stream._QUICK explore.run.LOST server.request_guard.SHORT teach.run._STEP_BYTES teach.run._TRAINED_BYTES""",
 }
@@ -79,6 +88,8 @@ def test_the_host_says_what_weights_are_held_in() -> None:
     assert {profile.precision for profile in PROFILES.values()} == {"exact"}
     found = profile_of("0.0.0.0", {"LOOPVIZ_PRECISION": " int8 "})
     assert found == dataclasses.replace(PUBLIC, precision="int8")
+    assert with_usual_precision(LOCAL, {}) == dataclasses.replace(LOCAL, precision="auto")
+    assert with_usual_precision(found, {"LOOPVIZ_PRECISION": " int8 "}) is found
     with pytest.raises(ValueError, match="LOOPVIZ_PRECISION='quarter': must be one of exact, half, int8, auto"):
         profile_of("0.0.0.0", {"LOOPVIZ_PRECISION": "quarter"})
 
@@ -118,7 +129,8 @@ def test_as_many_runs_as_are_made_at_a_time_have_room_and_hosting_says_so(profil
     (line,) = re.findall(rf"^\| `{profile.name}` .*(?:never|min) .*", hosting, re.M)
     assert f"| {profile.kept_bytes / 2**30:g} GiB |" in line
     runs, measured = profile.runs_at_once, profile.measurements_at_once
-    most = profile.runs_at_once * profile.work_bytes / 2**30
+    most = profile.together_bytes / 2**30
+    assert profile.together_bytes >= profile.work_bytes, "what may be asked for can be made"
     assert (
         f"{runs} runs are made at a time (`runs_at_once`), at most {measured} of them comparisons or measurements"
         in hosting

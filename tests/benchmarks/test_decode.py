@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ from benchmarks import decode
 from benchmarks.bandwidth import READS, WORD, n_bytes, read_weights, reads
 from benchmarks.decode import EXACT, decoded, plain_llama, serial, take_turns, unrolled_llama
 from loopviz.model import LoopCache, LoopLlamaForCausalLM
+from loopviz.model.checkpoints import precision_choice
 from loopviz.model.checkpoints.load import as_loop_llama
-from loopviz.model.precision import quantise, weight_bytes
+from loopviz.model.precision import held_name, quantise, weight_bytes
 from tests.conftest import make_llama, make_tokenizer
 
 BLOCK: dict[str, Any] = {"loop_layers": (1, 2), "loop_count": 3}
@@ -174,3 +176,18 @@ def test_a_decoding_loop_is_greedy() -> None:
         serial(tiny(), BLOCK).generate(IDS, past_key_values=again, max_new_tokens=3, do_sample=False), wanted
     )
     assert cache.get_seq_length() == IDS.shape[1] - 1 + 3
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_a_model_is_held_in_every_precision_that_this_machine_computes_the_quicker_half_first(
+    llama_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, both: bool
+) -> None:
+    times = {"float32": (9.0, 9.0), "float16": (3.0, 3.0), "bfloat16": (2.0, 2.0), "int8": (1.0, 1.0)}
+    for module in (precision_choice, decode):
+        monkeypatch.setattr(module, "times_of", lambda config: times)
+    models, _ = decode.held_models(str(llama_folder()), both_halves=both)
+    assert list(models) == [EXACT, "bfloat16", *(["float16"] if both else []), "int8"]
+    for name, model in models.items():
+        assert held_name(model) == name
+    del times["float16"]
+    assert "float16" not in decode.held_models(str(llama_folder()), both_halves=both)[0]

@@ -36,7 +36,7 @@ def test_two_configurations_are_compared_in_int8(visit: Callable[..., Page], lan
     choice = page.locator("[data-field=precision]")
     expect(choice.locator(".lv-field-title")).to_have_text(words["precision.label"])
     expect(choice.locator(".lv-field-info")).to_contain_text(
-        words["precision.info.server"].format(precision=words["precision.exact"])
+        words["precision.info.server"].format(precision=words["precision.auto"])
     )
     choice.locator("select").select_option("int8")
     expect(choice.locator(".lv-field-info")).to_contain_text(words["precision.info.int8"])

@@ -678,6 +678,62 @@ def test_half_says_which_and_why(folder, capfd, own_cache, tmp_path):
     assert list(own_cache.glob("*.json"))
 
 
+@pytest.mark.parametrize(
+    ("float32", "asked", "held", "said"),
+    [
+        (1.0, (), "float32", "held in float32: a token is expected to take"),
+        (1e5, (), "float16", "held in float16: a token is expected to take"),
+        (1e5, ("--dtype", "float32"), "float32", ""),
+        (1e5, ("--precision", "exact"), "float32", ""),
+    ],
+)
+def test_a_run_that_names_no_precision_is_exact_where_one_reads_along_and_says_so(
+    folder, capfd, monkeypatch, tmp_path, float32, asked, held, said
+):
+    from loopviz.model.checkpoints import precision_choice
+
+    known = {"float32": (float32, 2.0), "float16": (1.0, 1.0), "bfloat16": (3.0, 3.0), "int8": (2.0, 2.0)}
+    monkeypatch.setattr(precision_choice, "times_of", lambda config: known)
+    monkeypatch.setattr(precision_choice, "SMALL", 0)
+    saved = tmp_path / "saved"
+    assert run(*PROMPT, "--model", folder, "--max-new-tokens", 1, *asked, "--save", saved) == 0
+    assert file.load(saved).meta["provenance"]["dtype"] == held
+    err = capfd.readouterr().err
+    assert said in err
+    assert bool(said) == ("a token is expected" in err)
+
+
+def test_a_run_of_a_small_model_is_exact_and_measures_nothing(folder, capfd, monkeypatch, tmp_path):
+    from loopviz.model.checkpoints import precision_choice
+
+    monkeypatch.setattr(precision_choice, "times_of", lambda config: pytest.fail("measured"))
+    saved = tmp_path / "saved"
+    assert run(*PROMPT, "--model", folder, "--max-new-tokens", 1, "--save", saved) == 0
+    assert file.load(saved).meta["provenance"]["dtype"] == "float32"
+    assert "precision" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("dtype", "quantization", "device", "found"),
+    [
+        (None, None, "cpu", "auto"),
+        ("float32", None, "cpu", None),
+        (None, "nf4", "cpu", None),
+        (None, None, "cuda", None),
+    ],
+)
+def test_what_a_run_is_held_in_is_chosen_on_the_cpu_where_nothing_else_says_it(
+    monkeypatch, dtype, quantization, device, found
+):
+    import torch
+
+    from loopviz.cli.options import usual_precision
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert usual_precision(dtype, quantization, device) == found
+
+
 def test_what_half_cannot_hold_is_exact_and_that_is_said(folder, capfd, monkeypatch, tmp_path):
     """On the page it was; on the command line weights became infinite."""
     from loopviz.model.checkpoints import precision_choice

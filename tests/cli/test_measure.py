@@ -417,6 +417,15 @@ def test_a_manifest_says_the_precision_and_repeats_in_it(model, here, capfd):
     assert not pd.read_csv("e.csv")["nats"].equals(first["nats"])
 
 
+def test_a_measurement_that_names_no_precision_is_exact_on_any_machine(model, here, monkeypatch):
+    from loopviz.model.checkpoints import precision_choice
+
+    monkeypatch.setattr(precision_choice, "times_of", lambda config: pytest.fail("measured"))
+    monkeypatch.setattr(precision_choice, "SMALL", 0)
+    assert run("perplexity", "--model", model, *SMALL, "--loops", "1,2", "--out", "e") == 0
+    assert json.loads((here / "e.json").read_text())["model"]["dtype"] == "float32"
+
+
 def test_a_manifest_says_the_quantization_and_repeats_in_it(model, here, capfd):
     pytest.importorskip("bitsandbytes", reason="optional: pip install 'loopviz[bnb]'")
     assert run("perplexity", "--model", model, *SMALL, "--loops", "1,2", "--quantization", "nf4", "--out", "i") == 0

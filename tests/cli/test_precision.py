@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
+from pathlib import Path
 
 import pytest
 
 from loopviz.cli import main
+from loopviz.lab import precisions
 from loopviz.machine import processor
 from tests.lab.small import TEXT, save
 
@@ -23,17 +27,23 @@ def run(*arguments) -> int:
     return main.main(["precision", *map(str, arguments)])
 
 
-def test_it_prints_a_row_a_format_under_the_processors_name(model, tmp_path, capfd):
+def test_it_prints_a_row_a_format_under_the_processors_name(model, tmp_path, capfd, monkeypatch):
+    widths: list[int] = []
+    monkeypatch.setattr(precisions, "measured", widths.append)
     (tmp_path / "t.txt").write_text(TEXT)
     assert run("--model", model, "--held", "int8", "--file", tmp_path / "t.txt", *SMALL) == 0
     out = capfd.readouterr().out.splitlines()
     assert out[0].startswith(processor())
     assert "t.txt" in out[0]
-    rows = [line.split(" | ") for line in out[4:]]
+    rows = [line.split(" | ") for line in out[4:] if line.startswith("|")]
     assert [row[1] for row in rows] == ["float32", "int8"]
     assert rows[0][2] == "0"
     assert float(rows[1][2]) > 0
     assert float(rows[1][4]) > 0  # it has a loop
+    took = re.fullmatch(r"What half and auto choose by is measured here in .*: (.*) (\d+\.\d\d) s; .*", out[-1])
+    assert took is not None
+    width = json.loads((Path(model) / "config.json").read_text())["hidden_size"]
+    assert (took[1], widths) == (str(model), [width]), "measured anew, whatever a cache knows"
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,12 @@ def test_a_weight_too_large_for_float16_is_refused_by_name_and_nothing_is_change
     lower(model, torch.bfloat16)
 
 
+@pytest.fixture(autouse=True)
+def none_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny model is looked at as a large one is."""
+    monkeypatch.setattr(precision_choice, "SMALL", 0)
+
+
 @pytest.fixture
 def times(monkeypatch: pytest.MonkeyPatch) -> None:
     """float16 is the quicker half here."""
@@ -90,7 +96,7 @@ def codes(loaded: LoadedCheckpoint) -> list[str]:
         ("exact", "float32", []),
         ("half", "float16", ["precision_half", "precision_cost", "precision_floor"]),
         ("int8", "int8", ["precision_cost", "precision_floor_int8"]),
-        ("auto", "float32", ["precision_auto"]),
+        ("auto", "float32", ["precision_auto_exact"]),
     ],
 )
 def test_a_precision_comes_with_what_it_is_and_costs(
@@ -172,7 +178,7 @@ def test_where_there_is_no_half_it_is_exact_and_who_must_have_it_is_refused(
     with pytest.raises(PrecisionRefused, match="precision='half': neither float16 nor bfloat16") as caught:
         lowered(lambda: load_checkpoint(folder), "half", must=True)
     assert caught.value.code == "precision_no_half"
-    assert codes(lowered(lambda: load_checkpoint(folder), "auto", must=True)) == ["precision_auto"], (
+    assert codes(lowered(lambda: load_checkpoint(folder), "auto", must=True)) == ["precision_auto_exact"], (
         "which may be exact"
     )
 
@@ -185,7 +191,7 @@ def test_weights_that_are_here_are_not_read_twice(llama_folder: Callable[..., Pa
     found = auto.same(exact)
     assert isinstance(found, LocalEngine)
     assert found.model is exact.model
-    assert [note.code for note in found.notes if note.code.startswith("precision")] == ["precision_auto"], (
+    assert [note.code for note in found.notes if note.code.startswith("precision")] == ["precision_auto_exact"], (
         "why it is that"
     )
     assert auto.same(half) is None, "here auto is exact"

@@ -132,6 +132,10 @@ class Check(Job):
         if said is not None:
             raise Refused(st.Problem("check", said), line=said)
 
+    def cost(self, loaded: Engine) -> bounds.Cost:
+        """What the larger of its passes holds."""
+        return bounds.Cost(bytes=max(found.need for found in needs_of(loaded, self.article).values()))
+
     @property
     def visit(self) -> str:
         """The page's session, not that of its checks."""

@@ -94,6 +94,10 @@ class Dissection(Job):
             sizes = {"need": bounds.size(need, self.lang), "limit": bounds.size(limit, self.lang)}
             raise no("token", text(self.lang, "anatomy.too_large", **sizes))
 
+    def cost(self, loaded: Engine) -> bounds.Cost:
+        """What the reading holds."""
+        return bounds.UNKNOWN if self.reading is None else bounds.Cost(bytes=self.reading.need(self.position))
+
     def beside(self, error: BaseException) -> str:
         """The model's name, where it cannot be had."""
         return "model" if isinstance(error, ModelRefused) else super().beside(error)

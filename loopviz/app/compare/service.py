@@ -99,9 +99,12 @@ class ComparisonJob(InPrecision):
         if (problem := service.too_much(self.setups, self.engines, self.lang, tokens)) is not None:
             raise Refused(problem)
 
-    def seconds(self, loaded: Engine) -> float | None:
+    def cost(self, loaded: Engine) -> bounds.Cost:
         """Of all its cards."""
-        return sum(self.service.seconds(self.asked, self.setups, {}, self.engines).values())
+        cards = self.service.costs(self.setups, self.engines)
+        prompt, continuation = self.service.tokens(self.asked, loaded)
+        work = bounds.work_of_comparison(cards, prompt, cards[0].values["max_new_tokens"], continuation)
+        return bounds.Cost(sum(self.service.seconds(self.asked, self.setups, {}, self.engines).values()), work.bytes)
 
     def make(self, loaded: Engine, place: Place) -> Iterator[str]:
         """Compare."""

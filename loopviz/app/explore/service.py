@@ -85,10 +85,10 @@ class Wish(Job):
         if problems:
             raise Refused(*problems)
 
-    def seconds(self, loaded: Engine) -> float | None:
+    def cost(self, loaded: Engine) -> bounds.Cost:
         """By the form as it stands."""
         values, extras, wording = self.form.settings, self.view.extras_of(False), self.form.settings.wording
-        return bounds.seconds_of_run(loaded, values, loaded.prompt_tokens(self.prompt, **wording), extras)
+        return bounds.cost_of_run(loaded, values, loaded.prompt_tokens(self.prompt, **wording), extras)
 
     def seconds_of_reading(self, loaded: Engine, form: st.Form) -> float:
         """About how long its prompt is read under a form; ValueError where it cannot be read."""

@@ -72,9 +72,9 @@ class MeasurementJob(InPrecision):
         self.folder = outputs.scratch_folder()
         self.wanted = self.service.read(self.asked, loaded, self.folder, self.lang)
 
-    def seconds(self, loaded: Engine) -> float | None:
+    def cost(self, loaded: Engine) -> bounds.Cost:
         """By its task's work."""
-        return None if self.wanted is None else bounds.estimate(*self.wanted, loaded)
+        return bounds.UNKNOWN if self.wanted is None else bounds.cost_of_measurement(*self.wanted, loaded)
 
     def make(self, loaded: Engine, place: Place) -> Iterator[str]:
         """Measure."""

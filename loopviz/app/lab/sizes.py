@@ -39,7 +39,7 @@ def sized(
             params = params_of(task, brought(task, _shown(values), described), folder, lang, limits)
             if size is not None and size.seconds is not None:
                 params = bounds.within(task, subject, params, size, loaded)
-            seconds = bounds.estimate(task, subject, params, loaded)
+            seconds = bounds.cost_of_measurement(task, subject, params, loaded).seconds
         except ValueError:
             return None, ""
         if seconds is None:

@@ -45,6 +45,7 @@ class Try(Job):
     Attributes:
         step: which; known from :meth:`check` on.
         making: its runs, each with the engine that makes it.
+        need: bytes that they hold at a time.
     """
 
     page, what = "learn", "step of a lesson"
@@ -57,6 +58,7 @@ class Try(Job):
         self.lesson: Lesson | None = None
         self.step: LessonStep | None = None
         self.making: list[tuple[Planned, Engine]] = []
+        self.need = 0.0
 
     def check(self) -> None:
         """Refuse what is no lesson, and a step that it does not have."""
@@ -81,7 +83,7 @@ class Try(Job):
 
     def prepare(self, loaded: Engine) -> None:
         """Refuse now, and not after waiting, what a model refuses, or the server. Other models of the step are had here."""
-        self.making, asked = [], []
+        self.making, self.need, asked = [], 0.0, []
         for run in self._planned():
             engine = loaded if run.needs == self.model else self._other(run.needs)
             if (refused := refusal(engine, run)) is not None:
@@ -98,6 +100,11 @@ class Try(Job):
             asked.append((engine, run.request, engine.prompt_tokens(run.request.prompt, **wording)))
         if (problem := bounds.of_requests(asked, self.service.room.profile, self.lang)) is not None:
             raise Refused(problem)
+        self.need = max(self.need, bounds.bytes_of_requests(asked))
+
+    def cost(self, loaded: Engine) -> bounds.Cost:
+        """What its runs hold, one after the other."""
+        return bounds.Cost(bytes=self.need)
 
     def _check_measurement(self, run: LessonRun, engine: Engine) -> None:
         """Refuse a measurement that is more than the server's limits allow."""
@@ -106,6 +113,8 @@ class Try(Job):
             bounds.check_measurement(task, subject, params, engine, self.service.room.profile, self.lang)
         except bounds.TooMuch as error:
             raise Refused(st.Problem(error.control or "step", str(error))) from None
+        if task.work is not None:
+            self.need = max(self.need, task.work(subject, params).bytes)
 
     def _other(self, model: str) -> Engine:
         return self.service.room.get(model, self.lang, self.start.over.is_set)

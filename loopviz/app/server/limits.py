@@ -12,7 +12,7 @@ from loopviz.store.mirror import AN_HOUR
 
 TIMES = ("seconds_run", "seconds_compare", "seconds_lab", "estimate_seconds")
 STORED_SIZES = ("store_run_bytes", "store_place_bytes", "store_bytes")
-SIZES = ("work_bytes", "run_bytes", "kept_bytes", "trace_bytes", "model_bytes", "answer_bytes")
+SIZES = ("work_bytes", "together_bytes", "run_bytes", "kept_bytes", "trace_bytes", "model_bytes", "answer_bytes")
 COUNTS = (
     "runs_at_once",
     "measurements_at_once",

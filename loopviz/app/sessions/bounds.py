@@ -70,6 +70,16 @@ class Excess:
     limit: float
 
 
+class Cost(NamedTuple):
+    """What something takes while it is made: seconds, None where that is not known, and bytes held at a time."""
+
+    seconds: float | None = None
+    bytes: float = 0.0
+
+
+UNKNOWN = Cost()
+
+
 class TooMuch(ValueError):
     """Work that is more than the server's limits allow; the message says what, by how much, and what would fit.
 
@@ -319,6 +329,14 @@ class Compared(NamedTuple):
         return sum((work_of(shape, prompt, new, continuation, greedy=greedy) for shape in self.shapes), NOTHING)
 
 
+def work_of_comparison(cards: Sequence[Compared], prompt: int, new: int, continuation: int) -> Work:
+    """What configurations cost, their texts written together and each read by itself; of `prompt`, `new` and `continuation` tokens."""
+    from loopviz.lab.comparison.together import beside
+
+    shapes = [shape for card in cards for shape in card.shapes]
+    return sum((card.work(prompt, new, continuation) for card in cards), beside(shapes, prompt, new))
+
+
 def of_comparison(
     cards: Sequence[Compared | tuple[Shape, Mapping[str, Any]]],
     loaded: Rated,
@@ -333,17 +351,13 @@ def of_comparison(
         cards: each configuration's shape, cleaned values and, if it is swept, up to how many loops.
         prompt, continuation: tokens.
     """
-    from loopviz.lab.comparison.together import beside
-
     made = [card for card in (Compared(*one) for one in cards) if prompt + continuation <= card.shape.context]
     if not made:  # those that are left out are told in their own words
         return None
     first, new = made[0], made[0].values["max_new_tokens"]
 
     def costs(prompt: int, new: int, only: Compared | None = None) -> Work:
-        chosen = made if only is None else [only]
-        shapes = [shape for card in chosen for shape in card.shapes]
-        return sum((card.work(prompt, new, continuation) for card in chosen), beside(shapes, prompt, new))
+        return work_of_comparison(made if only is None else [only], prompt, new, continuation)
 
     ways = []
     if len(made) == 1 and first.sweep:
@@ -364,12 +378,8 @@ def of_comparison(
 # -- Learn -------------------------------------------------------------------------------------------------------------
 
 
-def of_requests(asked: Sequence[tuple[Engine, Request, int]], profile: Profile, lang: str) -> st.Problem | None:
-    """Why runs may not be made, one after the other; None when they may.
-
-    Args:
-        asked: of each the engine, what that is asked for, and the tokens of its prompt.
-    """
+def _whole(asked: Sequence[tuple[Engine, Request, int]]) -> list[tuple[Engine, Work]]:
+    """What runs cost that are made one after the other, by model; each with the tokens of its prompt."""
     from loopviz.engine import work as cost
 
     whole: dict[str, tuple[Engine, Work]] = {}
@@ -379,7 +389,21 @@ def of_requests(asked: Sequence[tuple[Engine, Request, int]], profile: Profile, 
             work = cost.run(shape, prompt, settings["max_new_tokens"], extras=settings["extras"])
             before = whole.get(loaded.name)
             whole[loaded.name] = loaded, work if before is None else before[1] + work
-    for loaded, work in whole.values():
+    return [*whole.values()]
+
+
+def bytes_of_requests(asked: Sequence[tuple[Engine, Request, int]]) -> float:
+    """What runs hold at a time that are made one after the other; as :func:`of_requests`."""
+    return max((work.bytes for _, work in _whole(asked)), default=0.0)
+
+
+def of_requests(asked: Sequence[tuple[Engine, Request, int]], profile: Profile, lang: str) -> st.Problem | None:
+    """Why runs may not be made, one after the other; None when they may.
+
+    Args:
+        asked: of each the engine, what that is asked for, and the tokens of its prompt.
+    """
+    for loaded, work in _whole(asked):
         over = functools.partial(excess, rate=_rate(loaded, work, profile.estimate_seconds), profile=profile)
         if problem := refused(over, work, [], lang):
             return problem
@@ -409,20 +433,24 @@ def check_measurement(task: Any, subject: Any, params: Any, loaded: Engine, prof
         raise TooMuch(problem.control, problem.reason)
 
 
-def estimate(task: Any, subject: Any, params: Any, loaded: Engine) -> float | None:
-    """About how many seconds a measurement takes here, by its work and the model's speed; None where it does not tell its work.
+def cost_of_measurement(task: Any, subject: Any, params: Any, loaded: Engine) -> Cost:
+    """About what a measurement takes here, by its work and the model's speed; not known where it does not tell its work.
 
     Raises:
         ValueError: what the task refuses by itself.
     """
-    return None if task.work is None else float(task.work(subject, params).seconds(loaded.rate()))
+    if task.work is None:
+        return UNKNOWN
+    work: Work = task.work(subject, params)
+    return Cost(work.seconds(loaded.rate()), work.bytes)
 
 
-def seconds_of_run(loaded: Engine, values: Mapping[str, Any], prompt: int, extras: Collection[str]) -> float:
-    """About how many seconds a run takes, all of its new tokens counted; as :func:`of_run`."""
+def cost_of_run(loaded: Engine, values: Mapping[str, Any], prompt: int, extras: Collection[str]) -> Cost:
+    """About what a run takes, all of its new tokens counted; as :func:`of_run`."""
     from loopviz.engine import work as cost
 
-    return cost.run(shape_of(loaded, values), prompt, values["max_new_tokens"], extras=extras).seconds(loaded.rate())
+    work = cost.run(shape_of(loaded, values), prompt, values["max_new_tokens"], extras=extras)
+    return Cost(work.seconds(loaded.rate()), work.bytes)
 
 
 def seconds_of_reading(loaded: Engine, values: Mapping[str, Any], prompt: int, extras: Collection[str]) -> float:

@@ -22,6 +22,7 @@ CROWD = 4  # what all visitors of an address have used counts so much less than 
 OWED = 240.0  # seconds of waiting that use costs, at most: nobody who comes later than that after another passes them
 LATER = 60.0  # seconds of waiting that it costs to be a measurement or comparison, which others go before
 REST = 5.0  # seconds for which what has just got a place keeps it, whoever waits
+PASSED = 4  # others that are given memory before one for which there was not enough; then it is kept for that one
 _IDLE = 0.5  # seconds of use that are as none
 _RECENT = 15  # of a kind, by which the next is guessed
 _KEPT = 1_000  # visitors of whom more than that is remembered

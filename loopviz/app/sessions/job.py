@@ -43,7 +43,8 @@ def status(line: str, bad: bool = False, **more: Any) -> str:
 def in_line(ahead: Ahead, lang: str) -> str:
     """What is said to one who waits for a place: how many are before, who runs, and how long it is likely to take."""
     running = ", ".join(text(lang, f"nav.{page}") for page in ahead.running)
-    line = text(lang, "live.queued" if ahead.waiting else "live.queued.next", n=ahead.waiting, running=running)
+    key = "live.queued.memory" if ahead.memory else "live.queued" if ahead.waiting else "live.queued.next"
+    line = text(lang, key, n=ahead.waiting, running=running)
     if ahead.seconds is None:
         turn = text(lang, "live.queued.open")
     else:
@@ -109,9 +110,9 @@ class Job:
     def prepare(self, loaded: Engine) -> None:
         """Refuse what the model or the server refuses, before a place is waited for; raises as :meth:`check`."""
 
-    def seconds(self, loaded: Engine) -> float | None:
-        """About how long it will take, by its work and the model's speed; None: not known. It is prepared."""
-        return None
+    def cost(self, loaded: Engine) -> bounds.Cost:
+        """About how long it will take, and what memory. It is prepared."""
+        return bounds.UNKNOWN
 
     def make(self, loaded: Engine, place: Place) -> Iterator[str]:
         """It has a place: its messages (:meth:`show`). Raises as :meth:`check`."""
@@ -220,7 +221,10 @@ class Jobs:
         self.keeper = keeper
         keeper.profile = room.profile
         self.places = places or Places(
-            room.profile.runs_at_once, room.profile.queue, most_later=room.profile.measurements_at_once
+            room.profile.runs_at_once,
+            room.profile.queue,
+            most_later=room.profile.measurements_at_once,
+            share=room.profile.together_bytes,
         )
         self.starts = Starts(room.profile.pages)
         self.visits = Visits(room.profile.pages)
@@ -284,7 +288,8 @@ class Jobs:
                 break
             with ended_by(gone):
                 job.prepare(loaded)
-            how: dict[str, Any] = {"later": job.later, "seconds": _known(job.seconds, loaded)}
+            cost = _known(job.cost, loaded)
+            how: dict[str, Any] = {"later": job.later, "seconds": cost.seconds, "need": cost.bytes}
             with self.places.join(job.page, self.visits.of(job.visit), **how) as place:
                 yield from self._in_line(job, place, gone)
                 if not gone() and (job.model, job.precision) == (name, precision):
@@ -354,9 +359,9 @@ class Jobs:
         runs.forget(session)
 
 
-def _known(seconds: Callable[[Engine], float | None], loaded: Engine) -> float | None:
-    """An estimate; None where there is none: what is wrong with a job is said in its own words, and a guess stops nothing."""
+def _known(cost: Callable[[Engine], bounds.Cost], loaded: Engine) -> bounds.Cost:
+    """An estimate; where there is none, none: what is wrong with a job is said in its own words, and a guess stops nothing."""
     try:
-        return seconds(loaded)
+        return cost(loaded)
     except kinds():
-        return None
+        return bounds.UNKNOWN

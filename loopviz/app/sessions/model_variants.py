@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypeAlias, Union
 
+from loopviz.paths import MODELS
+
+COME_ALONG = frozenset(folder.name for folder in MODELS.glob("*"))  # each so small that `auto` holds it exactly
+
 
 class Variant(NamedTuple):
     """A model in a precision that a visitor chose."""

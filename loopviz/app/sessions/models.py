@@ -28,6 +28,7 @@ from loopviz.app.sessions.faults import noted
 from loopviz.app.sessions.load_times import LoadTimes
 from loopviz.app.sessions.model_status import Status, Words
 from loopviz.app.sessions.model_variants import (
+    COME_ALONG,
     HeldElsewhere,
     Key,
     Variant,
@@ -175,7 +176,14 @@ class ModelRoom:
 
     def _key(self, name: str, precision: str) -> Key:
         """By what a model is held that is wanted in a precision."""
+        if precision == "exact" and self.precision == "auto" and self._exactly(name):
+            return name
         return Variant(name, precision) if precision not in ("", SERVER, self.precision) else name
+
+    def _exactly(self, name: str) -> bool:
+        """Whether `auto` holds a model exactly, as far as that is known."""
+        held = self._held.get(name)
+        return name in COME_ALONG or (held is not None and held.describe().dtype == "float32")
 
     @property
     def precision(self) -> str:

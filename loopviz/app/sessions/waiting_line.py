@@ -2,19 +2,23 @@
 
 Who is next says :mod:`loopviz.app.sessions.fair_share`. Gradio's own queue says nothing to those who wait in it, and nobody can
 leave it by a word; this one does both. Free of Gradio and torch.
+
+A place is one thing, memory for what is made in it another: what runs at the same time shares a number of bytes, and one that does not
+fit into what is left of them is passed by those that do, a few times and no more. What is made alone always fits.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 from loopviz.app.profile import LOCAL
-from loopviz.app.sessions.fair_share import LATER, REST, Lengths, Shares, Visitor, expected
+from loopviz.app.sessions.fair_share import LATER, PASSED, REST, Lengths, Shares, Visitor, expected
 
 _LOOK = 0.2  # seconds between two looks at whether somebody who waits has gone
 _COUNT = 1.0  # seconds between two looks at how long it still takes
@@ -27,12 +31,14 @@ class Ahead(NamedTuple):
     Attributes:
         seconds: until its turn, as coarse as such a guess is (:func:`rounded`); None: not known.
         gave_way: whether it had a place, and let another go before.
+        memory: whether a place is free for it, and only memory is not.
     """
 
     waiting: int
     running: tuple[str, ...]
     seconds: float | None = None
     gave_way: bool = False
+    memory: bool = False
 
 
 class Taken(NamedTuple):
@@ -71,6 +77,7 @@ class Places:
         clock: seconds; for tests.
         most_later: of the runs made at a time, how many may be of those that others go before: each of these has passes of its own,
             while runs of one model share theirs; None: any number.
+        share: bytes that what is made may need together; None: any number.
     """
 
     def __init__(
@@ -79,17 +86,26 @@ class Places:
         longest: int | None = None,
         clock: Callable[[], float] = time.monotonic,
         most_later: int | None = None,
+        share: float | None = None,
     ) -> None:
         self.most, self.longest, self._clock = most, longest, clock
+        self.share = math.inf if share is None else share
         self.most_later = most if most_later is None else most_later
         self._changed = threading.Condition()
         self._have: list[Place] = []
         self._line: list[Place] = []  # in the order in which they came
+        self._hold: set[Place] = set()  # memory: who has a place, and who has given it up for a while
         self._shares, self._lengths = Shares(), Lengths()
 
     @contextmanager
     def join(
-        self, page: str, visitor: Visitor | None = None, *, later: bool = False, seconds: float | None = None
+        self,
+        page: str,
+        visitor: Visitor | None = None,
+        *,
+        later: bool = False,
+        seconds: float | None = None,
+        need: float = 0.0,
     ) -> Iterator[Place]:
         """Stand in line, and leave it, or the place, however the block ends.
 
@@ -98,13 +114,14 @@ class Places:
             visitor: whose it is; None: nobody else's.
             later: whether others go before it, and it lets them while it is made (:meth:`Place.give_way`).
             seconds: that it is estimated to take; None: not known.
+            need: bytes that it needs while it is made.
 
         Raises:
             LineFull: when as many wait as may.
         """
-        place = Place(self, page, visitor or Visitor(f"{next(_NAMES)}", ""), later, seconds)
+        place = Place(self, page, visitor or Visitor(f"{next(_NAMES)}", ""), later, seconds, need)
         with self._changed:
-            self._admit(place.visitor, visitor is not None, later)
+            self._admit(place, visitor is not None)
             place.came = self._clock()
             self._line.append(place)
             self._fill()
@@ -119,9 +136,23 @@ class Places:
         taken = sum(place.later for place in self._have)
         return len(self._have) < self.most and not (later and taken >= self.most_later)
 
-    def _admit(self, visitor: Visitor, known: bool, later: bool) -> None:
-        """Raises LineFull."""
-        if self.longest is None or self._open(later):
+    def _fits(self, place: Place) -> bool:
+        """Whether memory does for one; it does for what holds its own already, and for what is made alone."""
+        if place in self._hold or not place.need:
+            return True
+        taken = sum(each.need for each in self._hold)
+        return not taken or taken + place.need <= self.share
+
+    def _kept(self, place: Place, before: Iterable[Place]) -> bool:
+        """Whether memory that one would take is kept for one of those that wait `before` it, which has been passed often enough."""
+        return place.need > 0 and place not in self._hold and any(other.passed >= PASSED for other in before)
+
+    def _admit(self, place: Place, known: bool) -> None:
+        """Raises LineFull; `known`: whether its visitor is."""
+        visitor = place.visitor
+        if self.longest is None or (
+            self._open(place.later) and self._fits(place) and not self._kept(place, self._line)
+        ):
             return
         room = self.longest - len(self._line)
         if room <= 0:
@@ -139,14 +170,31 @@ class Places:
         now = self._clock()
         return sorted(self._line, key=lambda place: self._shares.rank(place.visitor, place.came, now, place.later))
 
+    def _next(self) -> Place | None:
+        """Who is given a place: the first for whom one is free and memory does; None where there is nobody.
+
+        One for which memory does not do is passed by those behind it, and after `PASSED` of them by nobody who takes memory: what runs ends,
+        and leaves it what they would have taken.
+        """
+        passed: list[Place] = []
+        for one in self._order():
+            if not self._open(one.later):
+                continue
+            if self._kept(one, passed):
+                continue
+            if self._fits(one):
+                for other in passed if one.need and one not in self._hold else ():
+                    other.passed += 1
+                return one
+            passed.append(one)
+        return None
+
     def _fill(self) -> None:
         """Give what is free to those who are next."""
-        while self._line and len(self._have) < self.most:
-            place = next((one for one in self._order() if self._open(one.later)), None)
-            if place is None:
-                break
+        while self._line and len(self._have) < self.most and (place := self._next()) is not None:
             self._line.remove(place)
             self._have.append(place)
+            self._hold.add(place)
             place.given = self._clock()
             self._shares.begin(place.visitor, place.given)
         self._changed.notify_all()
@@ -159,14 +207,23 @@ class Places:
         place.held += now - place.given
 
     def _leave(self, place: Place) -> None:
+        self._hold.discard(place)
         if place in self._have:
             self._release(place)
             self._lengths.took(place.page, place.held, place.seconds)
         elif place in self._line:
             self._line.remove(place)
-        else:
-            return
-        self._fill()
+        self._fill()  # of one that was aside, too: it held memory
+
+    def _enough(self, place: Place) -> float | None:
+        """Seconds until what ends first has left enough memory for one; None where that is not known."""
+        room = self.share - sum(each.need for each in self._hold)
+        ends = [(self._left(each), each.need) for each in self._hold]
+        for left, need in sorted((math.inf if left is None else left, need) for left, need in ends):
+            room += need
+            if place.need <= room:
+                return left if math.isfinite(left) else None
+        return None  # more than the share: when all have ended
 
     def _left(self, place: Place) -> float | None:
         """Seconds that what has a place, or had one, still takes."""
@@ -191,11 +248,16 @@ class Place:
     Attributes:
         seconds: that it is estimated to take.
         left: tells the seconds that it still takes, where what is made knows; called from other threads.
+        need: bytes that it needs while it is made; it holds them while it lets others go before, too.
+        passed: how many have been given memory before it, for which there was not enough.
         came, given: when it began to wait, and got its place; held: seconds that it had one before.
     """
 
-    def __init__(self, places: Places, page: str, visitor: Visitor, later: bool, seconds: float | None) -> None:
+    def __init__(
+        self, places: Places, page: str, visitor: Visitor, later: bool, seconds: float | None, need: float
+    ) -> None:
         self._places = places
+        self.need, self.passed = need, 0
         self.page, self.visitor, self.later, self.seconds = page, visitor, later, seconds
         self.left: Callable[[], float | None] | None = None
         self.came = self.given = self.held = 0.0
@@ -223,6 +285,7 @@ class Place:
                 return None
             order, have = places._order(), places._have
             before = order[: order.index(self)]
+            memory = places._open(self.later)  # a free place goes to who is next: it is not for want of one
             if places.most_later < places.most and sum(place.later for place in have) >= places.most_later:
                 if self.later:  # it waits for others of its kind alone
                     before, have = ([place for place in some if place.later] for some in (before, have))
@@ -230,9 +293,12 @@ class Place:
                     before = [place for place in before if not place.later]
             of = places._lengths.of
             lengths = [places._left(place) if place.held else of(place.page, place.seconds) for place in before]
-            seconds = expected(map(places._left, have), lengths)
+            if memory:
+                seconds = None if before else places._enough(self)
+            else:
+                seconds = expected(map(places._left, have), lengths)
             running = tuple(place.page for place in have)
-        return Ahead(len(before), running, None if seconds is None else rounded(seconds), self.held > 0)
+        return Ahead(len(before), running, None if seconds is None else rounded(seconds), self.held > 0, memory)
 
     def wait(self, gone: Callable[[], bool]) -> Iterator[Ahead]:
         """Wait for a place, or until `gone()`; meanwhile each new state of the line."""
@@ -259,7 +325,7 @@ class Place:
             if self not in places._have or len(places._have) < places.most or now - self.given < REST:
                 return False
             own = places._shares.owed(self.visitor, now)
-            first = next(iter(places._order()), None)
+            first = next(filter(places._fits, places._order()), None)  # what this holds it goes on to hold
             return first is not None and not first.later and places._shares.owed(first.visitor, now) < own + LATER
 
     def give_way(self, gone: Callable[[], bool]) -> Iterator[Ahead]:

@@ -14,6 +14,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "live.queued.in": "your turn in {time}",
         "live.queued.open": "how long that takes is not known",
         "live.queued.gave_way": "paused, for a run of another page goes first",
+        "live.queued.memory": "waiting for memory: what runs now leaves too little for it · {n} before you · running now: {running}",
         # beside a control
         "gave": "⚠ You had set {was}; {model} cannot have that, so this is its own value.",
         "gave.card": "⚠ It was set to {was}; this model cannot have that, so this is its own value.",
@@ -52,6 +53,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "live.queued.in": "{time}后轮到您",
         "live.queued.open": "要等多久还不知道",
         "live.queued.gave_way": "已暂停，让另一页的运行先进行",
+        "live.queued.memory": "等待内存：正在运行的占用太多，余下不够 · 前面还有 {n} 个 · 正在运行：{running}",
         "gave": "⚠ 您曾设为 {was}；{model} 无法这样设置，因此改用它自己的值。",
         "gave.card": "⚠ 曾设为 {was}；此模型无法这样设置，因此改用它自己的值。",
         "gave.true": "开",

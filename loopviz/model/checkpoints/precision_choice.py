@@ -30,7 +30,9 @@ NUMBERS = 8_000_000  # of the matrix that is read: more than caches of a process
 ROWS = 16  # tokens of the wider pass
 TRIES = 5  # the quickest counts: other work only ever makes a machine look slower
 PROMPT, NEW = 48, 64  # tokens read and written of the run that a format is chosen for
-ENOUGH = 50.0  # ms a token, twenty tokens a second: nobody reads faster, so what is as quick stays exact
+READ_ALONG = 8.0  # tokens a second, about six words: as quick as one reads along, so what is as quick stays exact
+ENOUGH = 1000 / READ_ALONG  # ms a token
+SMALL = 50_000_000  # weights read for a token: they keep up wherever one takes no more than 2.5 ns, 1.6 GB of float32 a second
 FILE = "precision.json"
 COLUMNS = "float32 by columns"
 
@@ -55,19 +57,25 @@ def choose(config: LoopLlamaConfig, precision: str) -> Choice:
 
     Args:
         config: of the model, its loop as it will run.
-        precision: `exact`, `half` (the quicker of float16 and bfloat16), `int8`, or `auto`: exact where a token is expected within
-            `ENOUGH` ms, else half where that is, else the quickest.
+        precision: `exact`, `half` (the quicker of float16 and bfloat16), `int8`, or `auto`: exact where a model reads no more than
+            `SMALL` weights for a token (nothing is measured then) or a token is expected within `ENOUGH` ms, else half where that
+            is, else the quickest.
 
     Raises:
         FieldError: another precision.
     """
     check_one_of("precision", precision, PRECISIONS)
-    if precision == "exact":
+    if surely_exact(config, precision):
         return Choice(torch.float32)
     if precision == "int8":
         return Choice(torch.int8)
     times = times_of(config)
     return _half(times) if precision == "half" else _auto(config, times)
+
+
+def surely_exact(config: LoopLlamaConfig, precision: str) -> bool:
+    """Whether a precision is float32 of a model wherever it is loaded: nothing needs to be measured."""
+    return precision == "exact" or (precision == "auto" and weights_read(config) <= SMALL)
 
 
 def _half(times: Times) -> Choice:
@@ -97,21 +105,31 @@ def _auto(config: LoopLlamaConfig, times: Times) -> Choice:
     quick = [name for name in mildest if expected[name] <= ENOUGH]
     chosen = quick[0] if quick else min(mildest, key=lambda name: expected[name])
     exact = expected["float32"]
-    text = (
-        f"it is held in {chosen}: a token is expected to take {exact:.3g} ms in float32 and {expected[chosen]:.3g} in {chosen}, "
-        f"and up to {ENOUGH:.3g} stay exact"
-    )
     values = {"dtype": chosen, "exact_ms": round(exact, 2), "chosen_ms": round(expected[chosen], 2), "enough": ENOUGH}
+    if chosen == "float32":
+        text = f"it is held in float32: a token is expected to take {exact:.3g} ms on this machine, and "
+        enough = Note("precision_auto_exact", f"{text}up to {ENOUGH:.3g} ms stay exact", values)
+        none = Note("precision_auto_none", f"{text}no other format is quicker", values)
+        return Choice(torch.float32, (enough if quick else none,))
+    text = (
+        f"it is held in {chosen}: a token is expected to take {exact:.3g} ms in float32 and {expected[chosen]:.3g} in {chosen} on this "
+        f"machine, and up to {ENOUGH:.3g} stay exact"
+    )
     return Choice(getattr(torch, chosen), (Note("precision_auto", text, values),))
 
 
-def token_ms(config: LoopLlamaConfig, times: Times, name: str) -> float:
-    """Milliseconds that a token's weights take to read in a format, every loop at its most; attention and all else left out."""
+def weights_read(config: LoopLlamaConfig) -> int:
+    """Weights that a token reads, in the layers as often as they run, every loop at its most, and in the head."""
     H = config.hidden_size
     heads = config.head_dim * (config.num_attention_heads + config.num_key_value_heads)
     layer = 2 * H * heads + 3 * H * config.intermediate_size
     runs = config.num_hidden_layers + sum((each.max_steps - 1) * len(each.layers) for each in config.loop_blocks())
-    return (layer * runs + H * config.vocab_size) * times[name][0] / 1e6
+    return int(layer * runs + H * config.vocab_size)
+
+
+def token_ms(config: LoopLlamaConfig, times: Times, name: str) -> float:
+    """Milliseconds that a token's weights take to read in a format, every loop at its most; attention and all else left out."""
+    return weights_read(config) * times[name][0] / 1e6
 
 
 # -- measured, once ------------------------------------------------------------------------------------------------------------------

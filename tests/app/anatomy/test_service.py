@@ -39,7 +39,7 @@ from loopviz.paths import PACKAGE
 from loopviz.trace import Trace
 from tests.anatomy.test_reread import KINDS
 from tests.app.anatomy.test_packing import keeps_its_digits, unpack
-from tests.app.by_hand import only
+from tests.app.by_hand import needs_of, only
 from tests.app.page_double import unwire
 from tests.engine import tiny
 
@@ -327,12 +327,15 @@ def test_more_memory_than_may_be_used_is_refused_before_with_the_bytes() -> None
     assert re.search(r"\d.* (kB|KB|KiB|MB|MiB|bytes|B)\b", last["text"]), last["text"]
 
 
-def test_more_than_may_be_kept_is_refused_before_it_is_computed() -> None:
+def test_more_than_may_be_kept_is_refused_before_it_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the run itself, which is kept beside it."""
     model, trace = made()
     need = LocalEngine("tiny", model, tiny.tokenizer()).read_again(trace).need(5)
     profile = dataclasses.replace(PUBLIC, run_bytes=trace.nbytes + need)
-    assert read(served(model, trace, profile=profile))["token"] == 5
+    anatomy = served(model, trace, profile=profile)
+    needs = needs_of(anatomy.jobs.places, monkeypatch)
+    assert read(anatomy)["token"] == 5
+    assert needs == [need], "what it waits for"
     profile = dataclasses.replace(profile, run_bytes=trace.nbytes + need - 1)
     anatomy = served(model, trace, profile=profile)
     last = refused(anatomy)

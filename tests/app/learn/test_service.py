@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -23,7 +24,7 @@ from loopviz.app.sessions.job import Refused
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.engine.local import LocalEngine as Loaded
 from loopviz.lessons.bundled import bundled
-from tests.app.by_hand import only
+from tests.app.by_hand import needs_of, only
 from tests.app.page_double import unwire
 from tests.conftest import make_llama
 from tests.lessons.test_bundled import EVERY, engine, fetched
@@ -373,3 +374,14 @@ def test_answers_are_a_file(lessons: Lessons) -> None:
     same = {"student": "Li Lei", "lesson": "toy", "version": 3, "title": "A toy", "made_with": {}, "answers": [one]}
     found = json.loads(base64.b64decode(ask(lessons, "answers", kind="json", **same)["data"]))
     assert found["answers"][0]["guess"] == "two"
+
+
+def test_a_step_waits_for_the_memory_that_its_runs_hold_one_after_the_other(lessons: Lessons, monkeypatch: Any) -> None:
+    needs = needs_of(lessons.jobs.places, monkeypatch)
+    tried(lessons)
+    [need] = needs
+    assert need > 0
+    lessons.room.profile = dataclasses.replace(PUBLIC, work_bytes=math.ceil(need) - 1)
+    *_, last = said(lessons.run(asked(), "me"))
+    assert "MiB" in last["text"]
+    assert needs == [need], "refused before it waits"

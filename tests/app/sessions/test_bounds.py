@@ -32,7 +32,7 @@ from loopviz.lab import TASKS
 from loopviz.lab.task import param
 from loopviz.panels import PANELS, Focus
 from loopviz.panels.kit.focus import BATCHES, CONTEXTS, MOST_PINS
-from tests.app.by_hand import ByHand
+from tests.app.by_hand import ByHand, needs_of
 from tests.app.page_double import unwire
 from tests.conftest import make_llama
 
@@ -230,6 +230,47 @@ def test_configurations_that_fit_alone_are_refused_together(comparisons: Compari
     assert line["field"] == "max_new_tokens"
     assert "max_new_tokens=200: this would take about" in line["text"]
     assert len(comparisons.runs) == 0
+
+
+def test_what_a_run_waits_for_in_memory_is_what_its_limit_is_asked_about(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs, asked = needs_of(service.places, monkeypatch), values(max_new_tokens=2)
+    assert said(service.run(STORY, asked, "en", "me", View({}, Focus())))[-1]["end"] == "length"
+    [need] = needs
+    service.room.profile = limits(work_bytes=math.ceil(need))
+    assert service.problems(asked, "en", STORY) == []
+    service.room.profile = limits(work_bytes=math.ceil(need) - 1)
+    [problem] = service.problems(asked, "en", STORY)
+    assert "of memory" in problem.reason
+
+
+def test_what_a_measurement_waits_for_in_memory_is_what_its_limit_is_asked_about(
+    laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs = needs_of(laboratory.jobs.places, monkeypatch)
+    filled = {"text": STORY, "loops": "1,2", "paths": "full"}
+    asked = {"lang": "en", "model": "tiny", "task": "perplexity", "ticket": "t", "values": filled}
+    assert said(laboratory.run(asked, "me"))[-1]["end"] == "done"
+    [need] = needs
+    laboratory.room.profile = limits(work_bytes=math.ceil(need) - 1)
+    [line] = [message for message in said(laboratory.run(asked, "me")) if message.get("over")]
+    assert "of memory" in line["text"]
+    assert needs == [need], "refused before it waits"
+
+
+def test_what_a_comparison_waits_for_in_memory_is_what_its_limit_is_asked_about(
+    comparisons: Comparisons, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs, asked = needs_of(comparisons.jobs.places, monkeypatch), comparison(card(), card(loop_count=3), new=2)
+    said(comparisons.run(asked, "me"))
+    [need] = needs
+    comparisons.room.profile = limits(work_bytes=math.ceil(need) - 1)
+    [line] = [message for message in said(comparisons.run(asked, "me")) if message.get("over")]
+    assert "of memory" in line["text"]
+    comparisons.room.profile = limits(work_bytes=math.ceil(need))
+    said(comparisons.run(asked, "me"))
+    assert needs == [need, need]
 
 
 CASES: dict[str, tuple[str, dict[str, Any], str]] = {

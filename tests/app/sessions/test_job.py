@@ -5,17 +5,21 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from loopviz.app.controls import Problem
+from loopviz.app.profile import LOCAL
+from loopviz.app.sessions.bounds import Cost
 from loopviz.app.sessions.job import Job, Jobs, Refused
 from loopviz.app.sessions.memory_budget import Keeper
 from loopviz.app.sessions.messages import wire
 from loopviz.app.sessions.models import ModelRefused, ModelRoom
 from loopviz.app.sessions.registry import Registry
 from loopviz.app.sessions.waiting_line import Place, Places
+from loopviz.app.texts import LANGUAGES, text
 from loopviz.engine.local import LocalEngine as Loaded
 from tests.app.page_double import unwire_any as unwire
 
@@ -216,6 +220,38 @@ def test_a_line_that_is_full_is_said(jobs: Jobs, runs: Registry[Work]) -> None:
     with jobs.places.join("lab"), jobs.places.join("lab"):
         [last] = [message for message in said(jobs.carry_out(Toy(runs))) if message.get("over")]
     assert (last["full"], last["bad"]) == (True, True)
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_what_does_not_fit_beside_what_runs_says_that_it_waits_for_memory(
+    jobs: Jobs, runs: Registry[Work], lang: str
+) -> None:
+    job, places = Toy(runs), Places(4, share=10)
+    job.lang, jobs.places = lang, places
+    job.cost = lambda loaded: Cost(None, 6.0)  # type: ignore[method-assign]
+    jobs.room.get("tiny")
+    with places.join("explore", need=5):
+        stream = jobs.carry_out(job)
+        line = unwire(next(stream))["text"]
+        assert line.startswith(text(lang, "live.queued.memory", n=0, running=text(lang, "nav.explore")))
+        assert job.did == ["check", "prepare"]
+    assert [message["kind"] for message in said(stream)][-2:] == ["news", "news"]
+    assert job.did[-2:] == ["make", "close"]
+
+
+def test_what_it_costs_is_a_guess_that_stops_nothing(jobs: Jobs, runs: Registry[Work]) -> None:
+    def unknown(loaded: Loaded) -> Cost:
+        raise ValueError("it does not say")
+
+    job = Toy(runs)
+    job.cost = unknown  # type: ignore[method-assign]
+    said(jobs.carry_out(job))
+    assert job.did == ["check", "prepare", "make", "close"]
+
+
+def test_a_servers_share_of_memory_is_its_profiles() -> None:
+    profile = replace(LOCAL, together_bytes=77)
+    assert Jobs(ModelRoom("tiny", profile=profile), Keeper()).places.share == 77
 
 
 def test_what_has_nothing_to_show_says_how_it_ended(jobs: Jobs, runs: Registry[Work]) -> None:

@@ -72,8 +72,12 @@ def test_what_a_precision_costs_is_told_in_numbers(lang: str) -> None:
     cost = {"dtype": "int8", "kl": "0.012", "same": "97", "tokens": "64", "size": "219", "exact_size": "538"}
     cost |= {"ms": "48.1", "exact_ms": "73"}
     floor = {"dtype": "float16", "floor": "4.9e-04"}
-    auto = {"dtype": "float16", "exact_ms": 80.5, "chosen_ms": 41.2, "enough": 50.0}
+    auto = {"dtype": "float16", "exact_ms": 180.5, "chosen_ms": 91.2, "enough": 125.0}
     several = [("precision_cost", cost), ("precision_auto", auto), ("precision_refused", {"dtype": "int8"})]
+    several += [
+        ("precision_auto_exact", {"exact_ms": 80.5, "enough": 125.0}),
+        ("precision_auto_none", {"exact_ms": 180.5}),
+    ]
     for code, values in (*several, ("precision_floor", floor), ("precision_floor_int8", floor)):
         (said,) = model_notes.told([Note(code, "", values)], lang)
         assert "{" not in said

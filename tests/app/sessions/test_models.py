@@ -341,6 +341,30 @@ def test_a_precision_is_a_model_of_its_own_for_all_who_choose_it_and_none_for_th
     assert loads[-1] == ("a", "the server's")
 
 
+def test_under_auto_what_comes_along_is_exact_and_no_second_model() -> None:
+    loads: list[tuple[str, str]] = []
+
+    def load(name: str, progress: Any, local: bool, precision: str = "the server's") -> Loaded:
+        loads.append((name, precision))
+        return _of_bytes(name, MIB)
+
+    room = ModelRoom("stories-loop", profile=replace(LOCAL, precision="auto"), load=load)
+    assert room.get("stories-loop", precision="exact") is room.get("stories-loop") is room.ready("stories-loop", "auto")
+    assert loads == [("stories-loop", "the server's")]
+    room.get("smollm2-135m-instruct", precision="exact")
+    assert loads[-1] == ("smollm2-135m-instruct", "exact"), "which auto may hold otherwise"
+
+
+@pytest.mark.parametrize(("dtype", "same"), [("float32", True), ("float16", False)])
+def test_under_auto_a_model_that_is_held_exactly_is_the_exact_one(dtype: str, same: bool) -> None:
+    def load(*_: Any, **__: Any) -> Any:
+        return SimpleNamespace(layers=3, parameters=0, n_bytes=0, describe=lambda: SimpleNamespace(dtype=dtype))
+
+    room: Any = ModelRoom("own", profile=replace(LOCAL, precision="auto"), load=load)
+    own = room.get("own")
+    assert (room.get("own", precision="exact") is own) == same
+
+
 def test_what_visitors_choose_a_precision_for_counts_and_goes_as_theirs_and_the_default_stays() -> None:
     profile = replace(PUBLIC, model_bytes=300 * MIB)
     sizes = {"": 900, "half": 250, "int8": 200}

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from loopviz.app.sessions.fair_share import LATER, REST, Visitor
+from loopviz.app.sessions.fair_share import LATER, PASSED, REST, Visitor
 from loopviz.app.sessions.waiting_line import Ahead, LineFull, Places, rounded
 
 ANNA, BEN = Visitor("anna", "1.1.1.1"), Visitor("ben", "2.2.2.2")
@@ -324,3 +324,128 @@ def test_who_rests_has_no_place_and_waits_for_one_anew() -> None:
         assert list(teach.step_aside(never, lambda: True)) == [], "who ends while it rests waits for nothing"
     assert places.taken() == 0
     assert list(teach.step_aside(never, never)) == [], "who has none gives none up"
+
+
+# --- memory that all share ----------------------------------------------------------------------------------------------
+
+
+def test_what_does_not_fit_beside_what_runs_waits_for_memory_and_others_go_meanwhile() -> None:
+    clock = Clock()
+    places = Places(4, clock=clock, share=10)
+    with ExitStack() as stack:
+        first = ExitStack()
+        first.enter_context(places.join("lab", ANNA, seconds=30.0, need=6))
+        large = stack.enter_context(places.join("explore", BEN, need=5))
+        assert large.ahead() == Ahead(0, ("lab",), 30, memory=True), "three places are free"
+        small = stack.enter_context(places.join("learn", need=4))
+        bare = stack.enter_context(places.join("ttt"))
+        assert (small.ahead(), bare.ahead()) == (None, None)
+        first.close()
+        assert large.ahead() is None, "five and four of ten"
+    assert places.now() == (0, 0)
+
+
+def test_when_there_will_be_enough_memory_is_told_by_those_that_end_first() -> None:
+    places = Places(4, clock=Clock(), share=10)
+    with ExitStack() as stack:
+        for seconds, need in ((20.0, 1), (40.0, 4), (90.0, 4)):
+            stack.enter_context(places.join("explore", seconds=seconds, need=need))
+        waits = stack.enter_context(places.join("explore", need=5))
+        assert waits.ahead() == Ahead(0, ("explore",) * 3, 40, memory=True)
+        assert stack.enter_context(places.join("lab", need=9)).ahead().seconds is None, "somebody is before it"
+
+
+def test_what_runs_alone_has_memory_however_much_it_needs() -> None:
+    places = Places(3, share=10)
+    with places.join("explore", need=50) as huge, places.join("lab", need=1) as other, places.join("ttt") as bare:
+        assert huge.ahead() is None
+        assert other.ahead().memory
+        assert bare.ahead() is None
+    with places.join("ttt") as bare, places.join("explore", need=50) as huge:
+        assert (bare.ahead(), huge.ahead()) == (None, None), "beside what needs none"
+    assert places.taken() == 0
+
+
+def test_what_was_passed_often_enough_is_passed_no_more() -> None:
+    """Small ones that come one after the other would keep a large one waiting for ever."""
+    clock = Clock()
+    places = Places(8, clock=clock, share=10)
+    with ExitStack() as stack:
+        ends = [ExitStack() for _ in range(2)]
+        for end in ends:
+            end.enter_context(places.join("explore", need=3))
+        large = stack.enter_context(places.join("explore", BEN, need=8))
+        for turn in range(PASSED):
+            clock.now += 1
+            ends.append(ExitStack())
+            small = ends[-1].enter_context(places.join("explore", need=3))
+            assert small.ahead() is None, "they fit, and it does not"
+            ends.pop(0).close()
+            assert large.ahead().memory, turn
+        clock.now += 1
+        late = stack.enter_context(places.join("explore", need=1))
+        assert late.ahead() == Ahead(1, ("explore",) * 2, memory=True), "what is left is kept for the large one"
+        bare = stack.enter_context(places.join("explore"))
+        assert bare.ahead() is None, "which takes none of it"
+        ends.pop(0).close()
+        assert large.ahead().memory
+        ends.pop(0).close()
+        assert (large.ahead(), late.ahead()) == (None, None)
+    assert places.now() == (0, 0)
+
+
+def test_who_waits_for_memory_and_leaves_keeps_it_from_nobody() -> None:
+    clock = Clock()
+    places = Places(8, clock=clock, share=10)
+    with ExitStack() as stack:
+        stack.enter_context(places.join("explore", need=5))
+        with places.join("explore", BEN, need=9) as large:
+            large.passed = PASSED
+            clock.now = 1
+            late = stack.enter_context(places.join("explore", need=1))
+            assert late.ahead().memory
+        assert late.ahead() is None
+
+
+def test_the_line_for_memory_has_an_end_though_places_are_free() -> None:
+    places = Places(8, longest=2, share=10)
+    with ExitStack() as stack:
+        stack.enter_context(places.join("explore", need=9))
+        for _ in range(2):
+            stack.enter_context(places.join("explore", need=9))
+        with pytest.raises(LineFull), places.join("explore", need=9):
+            pass
+        assert stack.enter_context(places.join("explore", need=1)).ahead() is None, "which need not wait"
+
+
+def test_a_measurement_that_gives_way_keeps_its_memory_and_gives_way_to_what_fits_beside_it() -> None:
+    clock = Clock()
+    places = Places(1, clock=clock, share=10)
+    with places.join("lab", ANNA, later=True, need=6) as measured:
+        clock.now = REST + 1
+        with places.join("explore", BEN, need=5) as large:
+            assert not measured.wanted(), "it would not fit beside what this holds"
+            with places.join("explore", Visitor("cem", "3.3.3.3"), need=4) as small:
+                states = measured.give_way(never)
+                assert next(states).gave_way
+                assert (small.ahead(), large.ahead().waiting) == (None, 0)
+            assert list(states) == [], "its place again, for memory it has"
+            assert measured.ahead() is None
+    assert places.now() == (0, 0)
+
+
+def test_who_rests_aside_and_ends_there_leaves_its_memory() -> None:
+    def ended() -> bool:
+        raise RuntimeError
+
+    places = Places(2, share=10)
+    with ExitStack() as stack:
+        aside = stack.enter_context(ExitStack())
+        teach = aside.enter_context(places.join("teach", later=True, need=6))
+        waits = stack.enter_context(places.join("lab", need=5))
+        with pytest.raises(RuntimeError):
+            list(teach.step_aside(ended, never))
+        assert places.taken() == 0
+        assert waits.ahead().memory, "it computes nothing, and has what it holds"
+        aside.close()
+        assert waits.ahead() is None

@@ -10,12 +10,23 @@ from typing import Any
 import pytest
 import torch
 
+from loopviz.app.texts import LANGUAGES, text
 from loopviz.checks import FieldError
 from loopviz.model import LoopLlamaConfig
 from loopviz.model.checkpoints import precision_choice
-from loopviz.model.checkpoints.load import CheckpointError, load_checkpoint, load_model
-from loopviz.model.checkpoints.precision_choice import FILE, FORMATS, Times, choose, measured, times_of, token_ms
+from loopviz.model.checkpoints.load import CheckpointError, load_checkpoint, load_model, prepare_checkpoint
+from loopviz.model.checkpoints.precision_choice import (
+    FILE,
+    FORMATS,
+    Times,
+    choose,
+    measured,
+    surely_exact,
+    times_of,
+    token_ms,
+)
 from loopviz.model.precision import Int8Linear, held_name, plain_state, quantise, weight_bytes
+from loopviz.paths import MODELS, model_type_of
 from tests.conftest import make_llama
 
 SAME = (1.0, 1.0)
@@ -32,6 +43,7 @@ IDS = torch.tensor([[5, 17, 300, 2, 9, 44]])
 
 def given(monkeypatch: pytest.MonkeyPatch, **times: tuple[float, float]) -> None:
     monkeypatch.setattr(precision_choice, "times_of", lambda config: times)
+    monkeypatch.setattr(precision_choice, "SMALL", 0)  # a tiny model is looked at as a large one is
 
 
 @pytest.mark.parametrize(
@@ -94,6 +106,49 @@ def test_auto_never_takes_what_is_slower_than_exact(monkeypatch: pytest.MonkeyPa
     slow = (1e6, 1e6)
     given(monkeypatch, float32=(1e5, 1e5), float16=slow, bfloat16=slow, int8=slow)
     assert choose(CONFIG, "auto").dtype is torch.float32
+
+
+@pytest.mark.parametrize("name", sorted(folder.name for folder in MODELS.iterdir() if folder.is_dir()))
+def test_what_comes_along_is_so_small_that_auto_is_exact_wherever_it_runs(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(precision_choice, "times_of", lambda config: pytest.fail("measured"))
+    if model_type_of(name) == "ttt":
+        pytest.skip("a TTT model is held in float32 alone")
+    config = prepare_checkpoint(name).config
+    assert surely_exact(config, "auto")
+    assert choose(config, "auto") == precision_choice.Choice(torch.float32), "and nothing is said of it"
+    assert not surely_exact(config, "half")
+
+
+def test_a_large_model_is_exact_where_one_reads_along_and_else_what_is_quicker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default of the app and of `run`: 135 M weights on a machine that keeps up, and on one that does not."""
+    shape = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9}
+    config = LoopLlamaConfig(**shape, num_key_value_heads=3, vocab_size=49152, loop_layers=None)
+    assert precision_choice.weights_read(config) == 134_479_872, "matrices alone, the table once"
+    assert not surely_exact(config, "auto")
+    given(monkeypatch, float32=(0.5, 0.1), float16=(0.3, 0.2), bfloat16=(0.4, 0.1), int8=(0.2, 0.1))
+    quick = choose(config, "auto")
+    assert (quick.dtype, quick.notes[0].code) == (torch.float32, "precision_auto_exact")
+    assert "67.2 ms on this machine, and up to 125 ms stay exact" in str(quick.notes[0])
+    given(monkeypatch, float32=(2.0, 0.1), float16=(0.8, 0.2), bfloat16=(1.5, 0.1), int8=(0.4, 0.1))
+    slow = choose(config, "auto")
+    assert (slow.dtype, slow.notes[0].code) == (torch.float16, "precision_auto")
+    assert "269 ms in float32 and 108 in float16" in str(slow.notes[0])
+    given(monkeypatch, float32=(2.0, 0.1), float16=(3.0, 3.0), int8=(2.5, 2.5))
+    assert choose(config, "auto").notes[0].code == "precision_auto_none"
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_pages_and_commands_say_from_when_on_it_is_exact(lang: str) -> None:
+    from loopviz.app.command import _parser as of_the_app
+    from loopviz.cli.main import _parser as of_commands
+
+    enough = f"{precision_choice.ENOUGH:g}"
+    assert enough in text(lang, "precision.info.auto")
+    assert f"{enough} ms here" in " ".join(of_the_app(None, None).format_help().split())
+    run = next(action for action in of_commands()._actions if action.dest == "command").choices["run"]
+    assert f"{enough} ms here" in " ".join(run.format_help().split())
 
 
 # -- measured --------------------------------------------------------------------------------------------------------------------------
