@@ -13,7 +13,7 @@ from benchmarks.attacks.finding import Finding, Options, most
 from benchmarks.attacks.hub import GIANT, standing_in
 from benchmarks.attacks.left import FOX, SMOLLM2
 from benchmarks.attacks.serving import Attacked, attacked
-from benchmarks.attacks.visiting import Visitor, ready, request
+from benchmarks.attacks.visiting import Visitor, pieces, ready, request
 
 PAGE = 0.05  # seconds, the median
 SECONDS = 120.0  # that the attacks may go on
@@ -55,14 +55,10 @@ def text_of(server: Attacked, prompt: str) -> str:
     """What a greedy run of the bundled model writes."""
     visitor = Visitor(server)
     seconds, said = visitor.run((prompt, {"max_new_tokens": 32, "block_start": 0, "block_end": 1}), 120)
-    tokens = {}
-    for _, told in visitor.told:
-        if told["kind"] in ("snapshot", "frames"):
-            for place, token in enumerate(told["tokens"], told.get("first", 0)):
-                tokens[place] = token[0]
+    rows = pieces(told for _, told in visitor.told)
     bad = next((told.get("text") for _, told in visitor.told if told.get("bad")), "")
     visitor.leave()
-    return "".join(tokens[place] for place in sorted(tokens)) or f"nothing after {seconds:.0f} s {said} {bad}"
+    return "".join(rows[place][0] for place in sorted(rows)) or f"nothing after {seconds:.0f} s {said} {bad}"
 
 
 def row(options: Options) -> Finding:

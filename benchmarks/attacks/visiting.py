@@ -10,7 +10,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,6 +134,7 @@ class Visitor:
         self._news = threading.Condition()
         self._last: dict[str, str] = {}
         self._lines: _Stream | None = None
+        self._left = False
         self._heart = _Stream(server, f"{API}/heartbeat/{self.session}", lambda data: None)
 
     # --- what it asks ---------------------------------------------------------------------------------------------
@@ -193,7 +194,7 @@ class Visitor:
         body = {"data": data, "fn_index": fn_index, "session_hash": self.session, "event_data": told}
         answer = post(self.server, f"{API}/queue/join", body)
         if answer.status == 200 and (self._lines is None or self._lines.over.is_set()):
-            self._lines = _Stream(self.server, f"{API}/queue/data?session_hash={self.session}", self._hear)
+            self._lines = _Stream(self.server, f"{API}/queue/data?session_hash={self.session}", self.hear)
         return answer
 
     def run(self, payload: Any, patience: float = 120.0, wishes: Any = None) -> tuple[float, dict[str, Any] | None]:
@@ -226,14 +227,18 @@ class Visitor:
         return request(self.server, "POST", f"/{STORE}/{act}", json.dumps(asked).encode(), headers)
 
     def leave(self) -> None:
-        """Close the tab."""
+        """Close the tab; whoever waits for something here waits no longer."""
+        with self._news:
+            self._left = True
+            self._news.notify_all()
         for stream in (self._lines, self._heart):
             if stream is not None:
                 stream.cut()
 
     # --- what it is told ------------------------------------------------------------------------------------------
 
-    def _hear(self, data: str) -> None:
+    def hear(self, data: str) -> None:
+        """A line of its stream."""
         try:
             message = json.loads(data)
         except ValueError:
@@ -271,7 +276,7 @@ class Visitor:
     def wait(
         self, fits: Callable[[dict[str, Any]], bool], patience: float, since: float = 0.0
     ) -> dict[str, Any] | None:
-        """The first message that fits, of those that came after `since`; None when none comes in time."""
+        """The first message that fits, of those that came after `since`; None when none comes in time, or the tab is closed."""
         until, seen = time.monotonic() + patience, 0
         with self._news:
             while True:
@@ -280,9 +285,18 @@ class Visitor:
                     if when >= since and fits(said):
                         return said
                 left = until - time.monotonic()
-                if left <= 0 or not self.server.alive:
+                if left <= 0 or self._left or not self.server.alive:
                     return None
                 self._news.wait(min(left, 1.0))
+
+
+def pieces(told: Iterable[Mapping[str, Any]]) -> dict[int, list[Any]]:
+    """The rows of a run's tokens that its messages brought, by place: each begins with the piece of text."""
+    found: dict[int, list[Any]] = {}
+    for said in told:
+        if said["kind"] in ("snapshot", "frames"):
+            found.update(enumerate(said["tokens"], said.get("first", 0)))
+    return found
 
 
 def is_last(said: Mapping[str, Any]) -> bool:
