@@ -5,6 +5,7 @@ anybody could find. Who has a run's id may read it, who has its owner's secret m
 """
 
 from loopviz.store.answers import HandedIn
+from loopviz.store.classes import Dropped
 from loopviz.store.index import Entry, Folder
 from loopviz.store.marks import is_id, new_secret
 from loopviz.store.mirror import Mirror
@@ -12,4 +13,16 @@ from loopviz.store.quotas import Quotas
 from loopviz.store.refusals import StoreError
 from loopviz.store.store import Store, Stored
 
-__all__ = ["Entry", "Folder", "HandedIn", "Mirror", "Quotas", "Store", "StoreError", "Stored", "is_id", "new_secret"]
+__all__ = [
+    "Dropped",
+    "Entry",
+    "Folder",
+    "HandedIn",
+    "Mirror",
+    "Quotas",
+    "Store",
+    "StoreError",
+    "Stored",
+    "is_id",
+    "new_secret",
+]

@@ -11,8 +11,8 @@ import os
 import secrets
 import sqlite3
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,7 @@ class Index:
         try:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
+            db.execute("PRAGMA secure_delete=ON")  # what was deleted is not left in parts of the file that are free
             known = int(db.execute("PRAGMA user_version").fetchone()[0])
             if known > VERSION:
                 raise StoreError("disk", reason=f"{FILE} is of version {known}; this LoopViz reads version {VERSION}")
@@ -282,11 +283,31 @@ def put_back(db: sqlite3.Connection, entry: Entry) -> None:
     put(db, entry)
 
 
-def take_away(db: sqlite3.Connection, run: str, why: str, now: float) -> None:
-    """Keep of a run no more than that it is gone, and why."""
-    db.execute("DELETE FROM runs WHERE id=?", (run,))
-    db.execute("INSERT OR REPLACE INTO gone VALUES (?, ?, ?)", (run, why, now))
+def in_folder(db: sqlite3.Connection, folder: str) -> list[Entry]:
+    """All runs of a class folder, those too whose time is over."""
+    return [_entry(row) for row in db.execute(f"SELECT {_COLUMNS} FROM runs WHERE folder=?", (folder,))]
+
+
+def take_away(db: sqlite3.Connection, runs: Sequence[str], why: str, now: float) -> None:
+    """Keep of runs no more than that they are gone, and why."""
+    db.executemany("DELETE FROM runs WHERE id=?", [(run,) for run in runs])
+    db.executemany("INSERT OR REPLACE INTO gone VALUES (?, ?, ?)", [(run, why, now) for run in runs])
     db.execute("DELETE FROM gone WHERE id IN (SELECT id FROM gone ORDER BY at DESC LIMIT -1 OFFSET ?)", (MOST_GONE,))
+
+
+def put_folder(db: sqlite3.Connection, folder: Folder) -> None:
+    """Add a class folder."""
+    db.execute("INSERT INTO folders VALUES (?, ?, ?, ?, ?)", astuple(folder))
+
+
+def has_folder(db: sqlite3.Connection, folder: str, now: float) -> bool:
+    """Whether there is this class folder, and its time is not over."""
+    return db.execute("SELECT 1 FROM folders WHERE id=? AND expires > ?", (folder, now)).fetchone() is not None
+
+
+def take_folder_away(db: sqlite3.Connection, folder: str) -> None:
+    """Remove a class folder; of what lies in it nothing is touched."""
+    db.execute("DELETE FROM folders WHERE id=?", (folder,))
 
 
 def _reason(error: BaseException) -> str:

@@ -56,6 +56,7 @@ class Mirror:
         )
         self._error: StoreError | None = None
         self._pushing = self._doubtful = False
+        self._forget = False  # whether the history is to be squashed with the next commit
         self._head = ""
         self._runs: set[str] = set()  # ids of files that are there
         self._times: deque[float] = deque()  # of commits in the last hour
@@ -115,14 +116,18 @@ class Mirror:
 
     # -- afterwards ----------------------------------------------------------------------------------------------------
 
-    def settle(self) -> None:
+    def settle(self, forget: bool = False) -> None:
         """What the index has now is in the dataset when this returns.
+
+        Args:
+            forget: something that is no run was taken out of it, which the dataset's history is to lose too.
 
         Raises:
             StoreError: it is not ("copy"); or there were too many commits lately ("copy_often"). What was changed is to be undone.
         """
         with self._turn:
             self._wanted += 1
+            self._forget = self._forget or forget
             mine = self._wanted
             while self._done < mine:
                 if self._failed >= mine and self._error is not None:
@@ -135,11 +140,12 @@ class Mirror:
     def _push_all(self) -> None:
         """One commit of all that was wanted until now; called, and left, with the lock held."""
         self._pushing, upto = True, self._wanted
+        forget, self._forget = self._forget, False  # one that is asked for from here on is with the next commit
         self._turn.release()
         error: StoreError | None = None
         try:
             with self._asking():
-                self._push()
+                self._push(forget)
         except StoreError as failed:
             error = failed
         finally:
@@ -149,9 +155,10 @@ class Mirror:
                 self._done = upto
             else:
                 self._failed, self._error = upto, error
+                self._forget = self._forget or forget  # with the next one, then
             self._turn.notify_all()
 
-    def _push(self) -> None:
+    def _push(self, forget: bool) -> None:
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
         self._check_often()
@@ -176,7 +183,7 @@ class Mirror:
         self._head, self._doubtful = made.oid, False
         self._runs = (self._runs | added) - gone
         self._since += 1
-        if gone or self._since >= SQUASH_AFTER:
+        if gone or forget or self._since >= SQUASH_AFTER:
             self._squash()
 
     def _check_often(self) -> None:
@@ -200,7 +207,7 @@ class Mirror:
             self._api.super_squash_history(commit_message=f"LoopViz {self._mark}", **self._repo)
             self._head, self._since = self._api.repo_info(**self._repo).sha, 0
         except Exception as error:
-            self._doubtful = True
+            self._doubtful = self._forget = True
             log.warning("stored runs: the dataset's history could not be squashed (%s)", type(error).__name__)
 
     @contextlib.contextmanager

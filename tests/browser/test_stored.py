@@ -32,7 +32,7 @@ def test_a_run_is_kept_opened_by_its_link_and_deleted(visit: Visit) -> None:
     page.get_by_role("button", name="Delete it from the server").click()
     said.get_by_text("Deleted").wait_for()
     other.goto(link)
-    other.get_by_text("This saved run was deleted by who saved it.").wait_for()
+    other.get_by_text("This saved run was deleted").wait_for()
     other.wait_for_function("() => document.querySelector('.lv').dataset.run === 'recorded'")
 
 
@@ -44,7 +44,7 @@ def test_a_class_gathers_its_runs_for_the_teacher(visit: Visit) -> None:
     pupils = teacher.get_by_label("学生链接").input_value()
     own = teacher.get_by_label("教师链接").input_value()
 
-    pupil = visit(f"?{pupils.partition('?')[2]}", apart=True)
+    pupil = visit(f"?{pupils.partition('?')[2]}", apart=True, refused=True)
     pupil.get_by_text("You are in the class “<b>七班</b>”").wait_for()
     short_run(pupil)
     chosen(pupil, "Link to this very run")
@@ -62,6 +62,14 @@ def test_a_class_gathers_its_runs_for_the_teacher(visit: Visit) -> None:
     pupil.goto(f"{pupils.partition('?')[0]}learn?lesson={lesson['id']}")  # which names no class: the tab is in one
     pupil.get_by_role("button", name="Hand in to “<b>七班</b>”").click()
     pupil.get_by_text("Handed in: the teacher of “<b>七班</b>” sees").wait_for()
+    pupil.get_by_role("button", name="Take back what “Ada” handed in").click()
+    pupil.get_by_text("Taken back: the teacher of “<b>七班</b>” does not see").wait_for()
+    assert pupil.get_by_role("button", name="Take back").count() == 0
+    pupil.get_by_role("button", name="Hand in to “<b>七班</b>”").click()
+    pupil.get_by_role("button", name="Take back").wait_for()
+    pupil.reload()  # it is known at another time, too
+    back = pupil.get_by_role("button", name="Take back what “Ada” handed in")
+    back.wait_for()
 
     seen = visit(f"?lang=zh&{own.partition('?')[2]}", apart=True)
     seen.get_by_text("“<b>七班</b>”：1 个已保存的运行").wait_for()
@@ -73,6 +81,20 @@ def test_a_class_gathers_its_runs_for_the_teacher(visit: Visit) -> None:
         seen.get_by_role("button", name="全部答案的表格（CSV）").click()
     assert waited.value.suggested_filename == "loopviz-b-七班-b.csv"
     assert row.locator("b").text_content() == "Ada: "
+    handed.get_by_role("button", name="删除 Ada").click()
+    seen.get_by_role("button", name="确定永久删除？ Ada").click()
+    seen.get_by_text("已删除。", exact=True).wait_for()
+    assert seen.locator(".lv-stored-list").count() == 1, "the runs are there still"
+    back.click()
+    pupil.get_by_text("There are no such answers here").wait_for()
+    assert pupil.get_by_role("button", name="Take back").count() == 0
     row.locator("a").click()
     seen.wait_for_function("() => document.querySelector('.lv-badge')?.textContent === '已保存的运行'")
     assert inside(seen, "page.tokens") == tokens
+
+    seen.go_back()
+    seen.get_by_role("button", name="删除此文件夹").click()
+    seen.get_by_role("button", name="确定永久删除“<b>七班</b>”？").click()
+    seen.get_by_text("已删除，连同 1 个运行、0 份答案").wait_for()
+    pupil.get_by_role("button", name="Hand in to “<b>七班</b>”").click()
+    pupil.get_by_text("There is no such class folder here").wait_for()

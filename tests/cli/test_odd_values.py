@@ -134,6 +134,10 @@ REQUIRED = {
     "store unfeature": ["store", "unfeature", "x", "--folder", "folder"],
     "store delete": ["store", "delete", "x", "--folder", "folder"],
     "store class": ["store", "class", "x", "--folder", "folder"],
+    "store classes": ["store", "classes", "--folder", "folder"],
+    "store answers": ["store", "answers", "x", "--folder", "folder"],
+    "store delete-answer": ["store", "delete-answer", "x", "y", "--folder", "folder"],
+    "store delete-class": ["store", "delete-class", "x", "--folder", "folder"],
 }
 
 

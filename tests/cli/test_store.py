@@ -51,3 +51,29 @@ def test_without_a_store_it_says_what_to_do(
     monkeypatch.delenv("LOOPVIZ_STORE", raising=False)
     assert main(["store", "list", *folder]) == 2
     assert "folder" in capsys.readouterr().err
+
+
+def test_the_host_deletes_what_was_handed_in_and_a_class_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOOPVIZ_STORE", str(tmp_path))
+    store = Store(tmp_path)
+    folder, teacher = store.new_folder("7b \x1b[31m")
+    run = store.save(random_trace(5, 3), new_secret(), folder=folder.id).id
+    for student in ("Ada\u202e", "Ben"):
+        store.hand_in(folder.id, new_secret(), "[]", lesson="arrows", student=student)
+    (line,) = said(capsys, "classes").splitlines()
+    assert (line.split("\t")[0], line.split("\t")[3:5]) == (folder.id, ["1", "2"])
+    assert "\x1b" not in line
+    rows = [line.split("\t") for line in said(capsys, "answers", folder.id).splitlines()]
+    assert {row[-1] for row in rows} == {"Ada?", "Ben"}
+    said(capsys, "delete-answer", folder.id, next(row[0] for row in rows if row[-1] == "Ben"))
+    (left,) = store.answers_of(folder.id, teacher)
+    assert left.student == "Ada\u202e"
+    assert main(["store", "delete-answer", folder.id, "x" * 32]) == 2
+    assert "there are no such answers" in capsys.readouterr().err
+    assert said(capsys, "delete-class", folder.id) == "runs\t1\nanswers\t1\n"
+    assert said(capsys, "classes") == ""
+    assert main(["store", "answers", folder.id]) == 2
+    assert "no such class folder" in capsys.readouterr().err
+    assert main(["store", "feature", run]) == 2

@@ -171,6 +171,27 @@ def test_of_a_deleted_run_the_dataset_forgets_its_history_too(server: Server, tr
     store.save(trace, SECRET)  # on top of the squashed history
 
 
+def test_of_answers_that_are_gone_the_dataset_forgets_its_history_too(
+    server: Server, trace: Trace, hub: HubDouble
+) -> None:
+    """They lie in the index, of which every commit has a copy."""
+    store = server()
+    folder, teacher = store.new_folder("7b")
+    ways = (
+        lambda: store.withdraw(folder.id, SECRET, "one"),
+        lambda: store.delete_answer(folder.id, teacher, store.handed_in(folder.id)[0].id),
+        lambda: store.delete_folder(folder.id, teacher),
+    )
+    for way in ways:
+        store.hand_in(folder.id, SECRET, "[what Ada thought]", lesson="one")
+        assert any(b"what Ada thought" in data for _, files in hub.history for data in files.values())
+        hub.fails["super_squash_history"] = TimeoutError("now and then")
+        way()
+        store.new_folder("7c")  # one that could not be forgotten is with the next
+        assert not any(b"what Ada thought" in data for _, files in hub.history for data in files.values())
+    assert [one.name for one in server().class_folders()] == ["7c"] * 3
+
+
 def test_the_dataset_has_no_secret(server: Server, trace: Trace, hub: HubDouble) -> None:
     store = server()
     store.save(trace, SECRET, address="192.0.2.7")
@@ -186,8 +207,8 @@ def test_what_the_hub_does_not_take_is_not_acknowledged_and_is_undone(
 ) -> None:
     """Also where the commit was made, and its answer was lost."""
     store, hub.landed = server(), landed
-    kept = store.save(trace, SECRET)
     folder, teacher = store.new_folder("7b")
+    kept = store.save(trace, SECRET, folder=folder.id)
     store.hand_in(folder.id, SECRET, "[1]", lesson="one")
     for change in (
         lambda: store.save(trace, SECRET),
@@ -196,11 +217,16 @@ def test_what_the_hub_does_not_take_is_not_acknowledged_and_is_undone(
         lambda: store.new_folder("8a"),
         lambda: store.hand_in(folder.id, SECRET, "[2]", lesson="one"),
         lambda: store.hand_in(folder.id, SECRET, "[2]", lesson="two"),
+        lambda: store.withdraw(folder.id, SECRET, "one"),
+        lambda: store.delete_from(folder.id, teacher, kept.id),
+        lambda: store.delete_answer(folder.id, teacher, store.handed_in(folder.id)[0].id),
+        lambda: store.delete_folder(folder.id, teacher),
     ):
         hub.fails["create_commit"] = TimeoutError("secret-token in an address")
         with pytest.raises(StoreError, match=r"does not take it: TimeoutError$"):
             change()
-        assert [one.id for one in store.latest()] == [kept.id]
+        assert [one.id for one in store.latest()] == [one.id for one in store.runs_of(folder.id, teacher)] == [kept.id]
+        assert store.open(kept.id).trace == trace
         assert store.gallery() == []
         assert [one.name for one in store.class_folders()] == ["7b"]
         assert [(one.lesson, one.data) for one in store.answers_of(folder.id, teacher)] == [("one", "[1]")]

@@ -9,7 +9,7 @@ export const TAKEN: "run";
 export const OWN_LESSON: "own";
 export const CHECK: "check";
 export const FOOTER: "lv-foot";
-export const STORED: { readonly lang: "loopviz.lang"; readonly dark: "loopviz.dark"; readonly panels: "loopviz.panels"; readonly group: "loopviz.group"; readonly speed: "loopviz.speed"; readonly tour: "loopviz.tour"; readonly lessons: "loopviz.lessons"; readonly student: "loopviz.student"; readonly visitor: "loopviz.visitor"; readonly class: "loopviz.class"; readonly form: "loopviz.form"; readonly owner: "loopviz.owner"; };
+export const STORED: { readonly lang: "loopviz.lang"; readonly dark: "loopviz.dark"; readonly panels: "loopviz.panels"; readonly group: "loopviz.group"; readonly speed: "loopviz.speed"; readonly tour: "loopviz.tour"; readonly lessons: "loopviz.lessons"; readonly student: "loopviz.student"; readonly visitor: "loopviz.visitor"; readonly class: "loopviz.class"; readonly form: "loopviz.form"; readonly owner: "loopviz.owner"; readonly handed: "loopviz.handed"; };
 export const FILES: "loopviz-share";
 export const STORE: "loopviz-store";
 export const TEACHER: "teacher";
@@ -803,6 +803,26 @@ export interface AskFolder {
   secret?: string;
 }
 
+/** A class folder is to be deleted by its teacher, with all that was saved and handed in there. */
+export interface DeleteFolder {
+  folder: string;
+  secret: string;
+}
+
+/** An answer: it is deleted, and so many runs and answers with it. */
+export interface DeletedFolder {
+  runs: number;
+  answers: number;
+}
+
+/** A run, or a pupil's answers to a lesson, are to be deleted from a class folder by its teacher. */
+export interface DeleteFromFolder {
+  folder: string;
+  secret: string;
+  /** of a KeptEntry or a HandedEntry */
+  id: string;
+}
+
 /** A stored run in a list. */
 export interface KeptEntry {
   id: string;
@@ -818,6 +838,8 @@ export interface KeptEntry {
 
 /** A pupil's answers to a lesson, in a list. */
 export interface HandedEntry {
+  /** by which its teacher deletes them */
+  id: string;
   student: string;
   /** of the lesson */
   title: string;
@@ -853,6 +875,15 @@ export interface HandedIn {
   secret: string;
   /** milliseconds since 1970 */
   at: number;
+}
+
+/** A pupil takes back what was handed in of a lesson. */
+export interface Withdraw {
+  folder: string;
+  secret: string;
+  lesson: string;
+  /** the name it was handed in with */
+  student: string;
 }
 
 /** All that a class handed in, as a file for its teacher. */

@@ -1,14 +1,14 @@
 // Runs that the server keeps: saved under a link, opened by it with nothing run, deleted by who saved them; the server's gallery, and
 // class folders. The server's half: loopviz/app/explore/stored.py. The secret by which a visitor deletes stays in this browser.
 
-import { ANSWER_FILES, PAGES, QUERIES, STORE, STORED, TEACHER, TICKET_HEADER } from "../core/contract.js";
-import { copied, el, fill, keep, kept, press } from "../core/dom.js";
+import { PAGES, QUERIES, STORE, STORED, TEACHER, TICKET_HEADER } from "../core/contract.js";
+import { copied, el, fill, kept, press } from "../core/dom.js";
 import { askStudent, classFolder, enterClass, GONE, namesClass, teacherSecret } from "../widgets/class_folder.js";
 import { dated, linkField } from "../widgets/link_field.js";
 
 const NEVER = "–";
 
-/** @import { Done, KeptEntry, KeptFile, KeptList, KeptRun, MadeFolder, OpenedRun, Visit } from "../core/contract.js" */
+/** @import { Done, KeptEntry, KeptList, KeptRun, MadeFolder, OpenedRun, Visit } from "../core/contract.js" */
 
 export class Stored {
   /** @type {{ id: string, title: string, until: number | null, run: string } | null} the one on screen, once it is opened */
@@ -30,6 +30,7 @@ export class Stored {
     const query = new URLSearchParams(location.search);
     this.wanted = query.get(QUERIES.run);
     this.status = 0; // of the last answer; 0: none came
+    this.said = ""; // why the last one was a refusal
     this.folder = classFolder();
     this.teacher = teacherSecret();
     this.chosen = press("lv-quiet lv-gallery", () => this.list(this.words["live.stored.gallery.told"], this.gallery));
@@ -97,11 +98,12 @@ export class Stored {
       const answer = await fetch(url, body ? { method: "POST", body: JSON.stringify(body), headers } : {});
       this.status = answer.status;
       if (answer.ok) return await answer.json();
-      if (told) this.notice.say([await this.share.reason(answer)], true);
+      this.said = await this.share.reason(answer);
     } catch {
       this.status = 0;
-      if (told) this.notice.say([this.words["live.share.failed"]], true);
+      this.said = this.words["live.share.failed"];
     }
+    if (told) this.notice.say([this.said], true);
     return null;
   }
 
@@ -181,18 +183,23 @@ export class Stored {
    * Stored runs, each a link.
    * @param {string} title
    * @param {KeptEntry[]} runs
-   * @param {Node[]} more
    */
-  list(title, runs, more = []) {
+  list(title, runs) {
+    this.notice.say([el("p", "lv-left", title), el("ul", "lv-stored-list", ...runs.map((run) => this.row(run)))]);
+  }
+
+  /**
+   * A stored run in a list.
+   * @param {KeptEntry} run
+   * @param {Node | null} more what can be done with it there
+   */
+  row({ id, title, model, of_ttt: learns, tokens, student, created }, more = null) {
     const asked = new URLSearchParams(location.search).get(QUERIES.lang);
     const spoken = asked ? { [QUERIES.lang]: asked } : null; // who goes on from here goes on in this language
-    const rows = runs.map(({ id, title: prompt, model, of_ttt: learns, tokens, student, created }) => {
-      const link = el("a", "", prompt || NEVER);
-      link.href = this.link({ [QUERIES.run]: id, ...spoken }, learns ? PAGES.ttt : "");
-      const about = [model, fill(this.words["live.stored.tokens"], { n: tokens }), this.date(created)].join(" · ");
-      return el("li", "", student ? el("b", "", `${student}: `) : null, link, el("small", "", about));
-    });
-    this.notice.say([el("p", "lv-left", title), el("ul", "lv-stored-list", ...rows), ...more]);
+    const link = el("a", "", title || NEVER);
+    link.href = this.link({ [QUERIES.run]: id, ...spoken }, learns ? PAGES.ttt : "");
+    const about = [model, fill(this.words["live.stored.tokens"], { n: tokens }), this.date(created)].join(" · ");
+    return el("li", "", student ? el("b", "", `${student}: `) : null, link, el("small", "", about), more);
   }
 
   // --- class folders ---------------------------------------------------------------------------------------------
@@ -207,37 +214,13 @@ export class Stored {
       return;
     }
     this.className = found.name;
-    const values = { name: found.name, n: found.runs.length };
-    if (teacher) this.gathered(found, values);
-    else {
+    if (teacher) {
+      const { ClassList } = await import("./class_list.js");
+      new ClassList(this, found).show();
+    } else {
       enterClass(folder);
-      if (namesClass()) this.notice.say([fill(words["live.stored.class.here"], values)]);
+      if (namesClass()) this.notice.say([fill(words["live.stored.class.here"], { name: found.name })]);
     }
-  }
-
-  /**
-   * What lies in a class folder, for its teacher.
-   * @param {KeptList} found
-   * @param {{ name: string, n: number }} values
-   */
-  gathered({ runs, answers }, values) {
-    const { words } = this;
-    const rows = answers.map(({ student, title, right, answered, at }) => {
-      const about = [fill(words["live.stored.class.right"], { right, n: answered }), this.date(at)].join(" · ");
-      return el("li", "", student ? el("b", "", `${student}: `) : null, title || NEVER, " ", el("small", "", about));
-    });
-    const file = press("lv-quiet lv-class-file", () => this.answersFile());
-    file.textContent = words["live.stored.class.file"];
-    const handed = rows.length ? [el("p", "lv-left", fill(words["live.stored.class.handed"], { n: rows.length })), el("ul", "lv-stored-list", ...rows), file] : [];
-    if (!runs.length && !rows.length) this.notice.say([fill(words["live.stored.class.none"], values)]);
-    else this.list(fill(words["live.stored.class.of"], values), runs, handed);
-  }
-
-  /** All that the class has handed in, as one table. */
-  async answersFile() {
-    /** @type {KeptFile | null} */
-    const file = await this.ask("learn/handed", { folder: this.folder, secret: this.teacher, kind: ANSWER_FILES[0] });
-    if (file) keep(new Blob([Uint8Array.from(atob(file.data), (letter) => letter.charCodeAt(0))]), file.name);
   }
 
   /** Make a class folder: its name is asked, then its two links are shown. */

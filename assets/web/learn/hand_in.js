@@ -6,6 +6,8 @@ import { classFolder, enterClass, GONE, namesClass } from "../widgets/class_fold
 
 /** @import { AnswersAsked, HandedIn, KeptList, LessonVisit } from "../core/contract.js" */
 
+const MOST_HANDED = 200; // lessons of classes
+
 export class HandIn {
   /** @type {string} to hand in with; "": the server has not said how yet */
   ticket = "";
@@ -64,6 +66,38 @@ export class HandIn {
     const found = await this.ask("learn/hand_in", { ...answers, folder: this.folder, ...(secret ? { secret } : {}) });
     if ("said" in found) return { said: found.said, bad: true };
     kept.set(STORED.owner, /** @type {HandedIn} */ (found.done).secret);
+    const student = answers.student.trim(); // as the server has it
+    this.remember(answers.lesson, (names) => [...names.filter((name) => name !== student), student]);
     return { said: this.page.text("live.stored.handed", { name: this.name }), bad: false };
+  }
+
+  /** Take back what was handed in of a lesson under a name; as `send`. @param {string} lesson @param {string} student @returns {Promise<{ said: string, bad: boolean }>} */
+  async takeBack(lesson, student) {
+    const secret = kept.get(STORED.owner, "");
+    const found = await this.ask("learn/withdraw", { folder: this.folder, secret, lesson, student });
+    const refused = "said" in found;
+    // what the server has no more is taken back already: by another tab, or by the teacher
+    if (!refused || found.status === GONE) this.remember(lesson, (names) => names.filter((name) => name !== student));
+    return refused ? { said: found.said, bad: true } : { said: this.page.text("live.stored.withdrawn", { name: this.name }), bad: false };
+  }
+
+  /** Names under which this browser has handed in a lesson to this class, and has not taken it back. @param {string} lesson @returns {string[]} */
+  handedAs(lesson) {
+    const names = this.all()[`${this.folder}/${lesson}`];
+    return Array.isArray(names) ? names.map(String) : [];
+  }
+
+  /** What this browser has handed in: names by class and lesson. @returns {Record<string, any>} */
+  all() {
+    const found = kept.get(STORED.handed, {});
+    return typeof found === "object" && !Array.isArray(found) ? found : {};
+  }
+
+  /** @param {string} lesson @param {(names: string[]) => string[]} change */
+  remember(lesson, change) {
+    const { [`${this.folder}/${lesson}`]: _, ...others } = this.all();
+    const names = change(this.handedAs(lesson));
+    const all = [...Object.entries(others).slice(1 - MOST_HANDED), ...(names.length ? [[`${this.folder}/${lesson}`, names]] : [])];
+    kept.set(STORED.handed, Object.fromEntries(all)); // the one written last stands last
   }
 }

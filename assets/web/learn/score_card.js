@@ -1,7 +1,7 @@
 // What was answered to a lesson, and the file of it.
 
 import { ANSWER_FILES } from "../core/contract.js";
-import { el, press } from "../core/dom.js";
+import { el, press, renewing } from "../core/dom.js";
 import { save } from "../core/page_head.js";
 
 /** @typedef {import("./main.js").Page} Page */
@@ -32,7 +32,9 @@ export class ScoreCard {
     this.given = el("span", "lv-status");
     this.saidIn = ""; // the language of what it says
     this.given.setAttribute("role", "status");
-    this.class = el("div", "lv-files", this.give, this.given);
+    this.backs = el("span", "lv-files"); // a button a name, for two may share a computer
+    this.renew = renewing();
+    this.class = el("div", "lv-files", this.give, this.backs, this.given);
     this.node = el("article", "lv-step lv-score-card", this.title, this.said, el("div", "lv-table", table), this.class, files, el("div", "lv-step-ways", this.again, this.another));
     this.label();
   }
@@ -54,6 +56,7 @@ export class ScoreCard {
     if (this.saidIn !== page.frame.lang) this.given.textContent = "";
     this.give.textContent = page.text("live.stored.hand_in", { name: page.handing.name });
     this.give.disabled = !Object.keys(answers).length;
+    this.labelBacks();
     const next = page.nextEntry();
     this.another.hidden = !next;
     this.another.textContent = next ? page.text("lesson.another", { title: next.title[page.frame.lang] }) : "";
@@ -96,13 +99,40 @@ export class ScoreCard {
 
   /** To the class folder this tab is in. */
   async handIn() {
-    const { page, give, given } = this;
+    const { page, give } = this;
     give.disabled = true;
-    const { said, bad } = await page.handing.send(this.answers(ANSWER_FILES[0]));
+    const came = await page.handing.send(this.answers(ANSWER_FILES[0]));
     give.disabled = false;
+    this.tell(came);
+  }
+
+  /** @param {{ said: string, bad: boolean }} came of handing in, or of taking back */
+  tell({ said, bad }) {
+    const { page, given } = this;
     given.textContent = said;
     this.saidIn = page.frame.lang;
     given.classList.toggle("lv-bad", bad);
+    this.labelBacks();
+  }
+
+  /** Buttons that take back what was handed in. */
+  labelBacks() {
+    const { page, backs, give } = this;
+    const { id } = page.lesson;
+    const names = page.handing.handedAs(id);
+    this.renew("backs", [page.frame.lang, id, names], () => {
+      const buttons = names.map((student) => {
+        const back = press("lv-quiet", async () => {
+          back.disabled = true;
+          this.tell(await page.handing.takeBack(id, student));
+          back.disabled = false;
+          if (!back.isConnected) give.focus({ preventScroll: true });
+        });
+        back.textContent = page.text(student ? "live.stored.withdraw.of" : "live.stored.withdraw", { name: student });
+        return back;
+      });
+      backs.replaceChildren(...buttons);
+    });
   }
 
   /** @param {typeof ANSWER_FILES[number]} kind */

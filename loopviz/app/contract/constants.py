@@ -55,7 +55,8 @@ STORED: Mapping[str, str] = {
     "visitor": "loopviz.visitor",  # a name for the line, made up here
     "class": "loopviz.class",  # until its tab is closed, the class folder whose link was opened
     "form": "loopviz.form",  # until its tab is closed, what stood in Explore's form when its server became another version
-    "owner": "loopviz.owner",  # the secret by which runs that were saved here are deleted
+    "owner": "loopviz.owner",  # the secret by which runs that were saved here are deleted, and answers handed in here taken back
+    "handed": "loopviz.handed",  # under which names answers were handed in here, by class and lesson: they can be taken back
 }
 FILES = "loopviz-share"  # where links and files are (see loopviz.app.explore.files, loopviz.app.ttt.files)
 STORE = "loopviz-store"  # where stored runs are (see loopviz.app.explore.stored, loopviz.app.ttt.stored)

@@ -84,6 +84,28 @@ class AskFolder(_AskFolder, total=False):
     secret: str
 
 
+class DeleteFolder(TypedDict):
+    """A class folder is to be deleted by its teacher, with all that was saved and handed in there."""
+
+    folder: str
+    secret: str
+
+
+class DeletedFolder(TypedDict):
+    """An answer: it is deleted, and so many runs and answers with it."""
+
+    runs: int
+    answers: int
+
+
+class DeleteFromFolder(TypedDict):
+    """A run, or a pupil's answers to a lesson, are to be deleted from a class folder by its teacher."""
+
+    folder: str
+    secret: str
+    id: str  # of a KeptEntry or a HandedEntry
+
+
 class KeptEntry(TypedDict):
     """A stored run in a list."""
 
@@ -99,6 +121,7 @@ class KeptEntry(TypedDict):
 class HandedEntry(TypedDict):
     """A pupil's answers to a lesson, in a list."""
 
+    id: str  # by which its teacher deletes them
     student: str
     title: str  # of the lesson
     right: int
@@ -129,6 +152,15 @@ class HandedIn(TypedDict):
 
     secret: str
     at: int  # milliseconds since 1970
+
+
+class Withdraw(TypedDict):
+    """A pupil takes back what was handed in of a lesson."""
+
+    folder: str
+    secret: str
+    lesson: str
+    student: str  # the name it was handed in with
 
 
 class AskHanded(TypedDict):

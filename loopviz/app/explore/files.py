@@ -99,7 +99,7 @@ class Sharing:
 
             return await self._desk.hand(make)
 
-        return await self._desk.answer(request, work)
+        return await self._desk.answer(request, work, "file/save")
 
     def _finished(self, run_id: Any, lang: str) -> Trace:
         """The trace of a run that nothing is added to any more."""
@@ -128,7 +128,7 @@ class Sharing:
                 request, ticket, lang, lambda *taken: self._take(*taken, view, lang), of_ttt=False
             )
 
-        return await self._desk.answer(request, work)
+        return await self._desk.answer(request, work, "file/open")
 
     def _take(self, trace: Trace, session: str, view: View, lang: str) -> dict[str, Any]:
         """Keep what was read as a run of the session in place of an earlier one, and draw it."""

@@ -2,7 +2,8 @@
 
 Routes of our own beside Gradio's (`/loopviz-store/...`), their bodies and answers in `contract/stored.py`:
 
-* `POST save`, `open`, `delete`, `class`, `class/new`: JSON, from a page that shows the ticket of its visit.
+* `POST save`, `open`, `delete`; `class`, `class/new`, `class/delete`, `class/run/delete`, `class/answer/delete`: JSON, from a page that shows the
+  ticket of its visit.
 * `GET gallery`: what the host chose to show.
 
 A stored run that is opened becomes a run of the visitor's, as a file does; nothing is run. Refusals are words in their language.
@@ -66,14 +67,15 @@ class StoredRuns:
     def routes(self) -> list[Route]:
         """The routes to add to Gradio's application."""
         acts = {"save": self._save, "open": self._open, "delete": self._delete}
-        acts |= {"class": self._class, "class/new": self._new_class}
+        acts |= {"class": self._class, "class/new": self._new_class, "class/delete": self._delete_class}
+        acts |= {"class/run/delete": self._delete_run, "class/answer/delete": self._delete_answer}
         posts = [Route(f"/{PREFIX}/{name}", self._answering(name, act), methods=["POST"]) for name, act in acts.items()]
         return [*posts, Route(f"/{PREFIX}/gallery", self._gallery, methods=["GET"])]
 
     def _answering(self, name: str, act: Act) -> Callable[..., Any]:
         kind = contract.STORE_CALLS[name][0]
         assert kind is not None
-        return self._kept.answering(kind, act, TICKET_HEADER)
+        return self._kept.answering(name, "explore", kind, act, TICKET_HEADER)
 
     async def _gallery(self, request: Request) -> Response:
         async def work(lang: str) -> Response:
@@ -112,9 +114,9 @@ class StoredRuns:
             "snapshot": drawn,
         }
 
-    def read(self, run: Any, lang: str) -> Stored:
-        """A stored run by its id; raises StoreError, and FileRefused for one that is not Explore's."""
-        return self._kept.open(run, lang, of_ttt=False)
+    def read(self, run: Any, lang: str, of_ttt: bool | None = False) -> Stored:
+        """A stored run by its id, Explore's if not said otherwise; raises as :meth:`StoreDesk.open`."""
+        return self._kept.open(run, lang, of_ttt=of_ttt)
 
     def _delete(self, asked: Mapping[str, Any], session: str, lang: str, address: str) -> dict[str, Any]:
         self.store.delete(asked.get("id"), asked.get("secret"))
@@ -137,9 +139,21 @@ class StoredRuns:
         folder, secret = self.store.new_folder(asked.get("name", ""))
         return {"folder": folder.id, "secret": secret, "name": folder.name}
 
+    def _delete_class(self, asked: Mapping[str, Any], session: str, lang: str, address: str) -> dict[str, Any]:
+        """A folder with all that lies in it, for its teacher."""
+        return self.store.delete_folder(asked.get("folder"), asked.get("secret"))._asdict()
+
+    def _delete_run(self, asked: Mapping[str, Any], session: str, lang: str, address: str) -> dict[str, Any]:
+        self.store.delete_from(asked.get("folder"), asked.get("secret"), asked.get("id"))
+        return {"kind": "ok"}
+
+    def _delete_answer(self, asked: Mapping[str, Any], session: str, lang: str, address: str) -> dict[str, Any]:
+        self.store.delete_answer(asked.get("folder"), asked.get("secret"), asked.get("id"))
+        return {"kind": "ok"}
+
 
 def _handed(answers: Sequence[HandedIn]) -> list[dict[str, Any]]:
-    names = ("student", "title", "right", "answered")
+    names = ("id", "student", "title", "right", "answered")
     return [{name: getattr(one, name) for name in names} | {"at": milliseconds(one.at)} for one in answers]
 
 

@@ -1,9 +1,10 @@
 """Answers that a class hands in to its folder, and their teacher's file of them. Routes of our own beside Gradio's:
 
-* `POST loopviz-store/learn/hand_in`: a pupil's answers to a lesson; `loopviz-store/learn/handed`: all of a class, for its teacher.
+* `POST loopviz-store/learn/hand_in`: a pupil's answers to a lesson; `loopviz-store/learn/withdraw`: she takes them back;
+  `loopviz-store/learn/handed`: all of a class, for its teacher.
 
 JSON, from a page that shows the ticket of its visit. They lie where stored runs do, with the same limits
-(:mod:`loopviz.app.sessions.store_desk`), and go with their folder. What a teacher's link lists: :mod:`loopviz.app.explore.stored`.
+(:mod:`loopviz.app.sessions.store_desk`), and go with their folder. What a teacher's link lists, and deletes: :mod:`loopviz.app.explore.stored`.
 """
 
 from __future__ import annotations
@@ -42,10 +43,12 @@ class Handing:
     def routes(self) -> list[Route]:
         """The routes to add to Gradio's application."""
         made = []
-        for name, act in (("learn/hand_in", self._hand_in), ("learn/handed", self._handed)):
+        acts = {"learn/hand_in": self._hand_in, "learn/withdraw": self._withdraw, "learn/handed": self._handed}
+        for name, act in acts.items():
             kind = contract.STORE_CALLS[name][0]
             assert kind is not None
-            made.append(Route(f"/{STORE}/{name}", self._kept.answering(kind, act, TICKET_HEADER), methods=["POST"]))
+            endpoint = self._kept.answering(name, "learn", kind, act, TICKET_HEADER)
+            made.append(Route(f"/{STORE}/{name}", endpoint, methods=["POST"]))
         return made
 
     def _hand_in(self, asked: Mapping[str, Any], session: str, lang: str, address: str) -> dict[str, Any]:
@@ -66,6 +69,11 @@ class Handing:
             answered=len(found["answers"]),
         )
         return {"secret": secret, "at": milliseconds(kept.at)}
+
+    def _withdraw(self, asked: Mapping[str, Any], session: str, lang: str, address: str) -> dict[str, Any]:
+        named = answer_file.answers_of(asked)  # cut as they were when they were handed in
+        self._kept.store.withdraw(asked.get("folder"), asked.get("secret"), named["lesson"], named["name"])
+        return {"kind": "ok"}
 
     def _handed(self, asked: Mapping[str, Any], session: str, lang: str, address: str) -> dict[str, Any]:
         store = self._kept.store

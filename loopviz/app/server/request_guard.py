@@ -60,10 +60,8 @@ USED: Mapping[str, tuple[tuple[str, ...], str | None]] = {
     r"/loopviz-share/open": (("POST",), FILE),
     r"/loopviz-share/[^/]+/[^/]+": (("GET",), None),
     r"/loopviz-share/[^/]+/panel/[^/]+/[^/]+": (("GET",), None),
-    r"/loopviz-store/(?:save|open|delete|class|class/new|learn/hand_in|learn/handed|ttt/save|ttt/open)": (
-        ("POST",),
-        JSON,
-    ),
+    r"/loopviz-store/(?:save|open|delete|class|class/new|class/delete|class/(?:run|answer)/delete)": (("POST",), JSON),
+    r"/loopviz-store/(?:learn/hand_in|learn/withdraw|learn/handed|ttt/save|ttt/open)": (("POST",), JSON),
     r"/loopviz-store/gallery": (("GET",), None),
     # for programs
     r"/loopviz-api": (("GET",), None),

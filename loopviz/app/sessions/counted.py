@@ -35,6 +35,12 @@ class Counted:
         self._tokens = Counter(
             "loopviz_tokens", "Tokens read and written in runs, by page", ["page"], registry=self.registry
         )
+        self._acts = Counter(
+            "loopviz_acts",
+            "What was asked for and is no run (saved runs, class folders, answers, files, calls of programs) by act and end",
+            ["act", "end"],
+            registry=self.registry,
+        )
 
     def take(self, page: str, run: Any, left: bool) -> None:
         """Something that was asked for has come to its end.
@@ -49,3 +55,11 @@ class Counted:
         self._runs.labels(page, getattr(run, "end", None) or LEFT).inc()
         if (trace := getattr(run, "trace", None)) is not None:
             self._tokens.labels(page).inc(len(trace))
+
+    def note(self, act: str, end: str) -> None:
+        """Something was asked for that is no run.
+
+        Args:
+            act, end: as its line in the log says them.
+        """
+        self._acts.labels(act, end).inc()

@@ -11,7 +11,8 @@ import gzip
 import hmac
 import re
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
 import anyio
@@ -19,6 +20,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from loopviz.app.profile import Profile
+from loopviz.app.sessions import run_log
+from loopviz.app.sessions.counted import Counted
 from loopviz.app.sessions.faults import kinds, noted
 from loopviz.app.sessions.messages import dumps
 from loopviz.app.sessions.models import ModelRoom
@@ -30,11 +33,15 @@ _KEPT = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
 class FileRefused(Exception):
-    """A wish that is not granted: the status of the answer, and what the page shows."""
+    """A wish that is not granted: the status of the answer, and what the page shows.
 
-    def __init__(self, status: int, reason: str) -> None:
+    Args:
+        fault: what the log says of it; "": the status. Nothing that a visitor wrote.
+    """
+
+    def __init__(self, status: int, reason: str, fault: str = "") -> None:
         super().__init__(reason)
-        self.status = status
+        self.status, self.fault = status, fault or str(status)
 
 
 class File(NamedTuple):
@@ -50,10 +57,12 @@ class FileDesk:
 
     Args:
         room: its profile says how large and how many they may be.
+        counted: what is counted of a server's work; None: for this desk alone.
     """
 
-    def __init__(self, room: ModelRoom) -> None:
+    def __init__(self, room: ModelRoom, counted: Counted | None = None) -> None:
         self._room = room
+        self._counted = counted or Counted()
         self._key = secrets.token_bytes(32)
         self.kept: Any = None  # where runs are kept, once a page asks for it (`store_desk.store_desk`)
         self.coming: set[str] = set()  # whose file is on its way: one a visitor
@@ -92,17 +101,45 @@ class FileDesk:
 
     # --- answers --------------------------------------------------------------------------------------------------
 
-    async def answer(self, request: Request, work: Callable[[str], Awaitable[Response]]) -> Response:
-        """What `work(lang)` answers; a refusal, or a failure, in words."""
+    def note(self, act: str, page: str, began: float, end: str, refused: Sequence[str] | None = None) -> None:
+        """Count something that was asked for and was no run, and write its line.
+
+        Args:
+            act: what it was; one of few names of ours.
+            page: where from.
+            began: when, by the monotonic clock.
+            end: done, refused, left, error.
+            refused: as of :func:`loopviz.app.sessions.run_log.note`.
+        """
+        self._counted.note(act, end)
+        run_log.note(act, page, time.monotonic() - began, end, refused)
+
+    async def answer(
+        self, request: Request, work: Callable[[str], Awaitable[Response]], act: str = "", page: str = "explore"
+    ) -> Response:
+        """What `work(lang)` answers; a refusal, or a failure, in words.
+
+        Args:
+            act, page: of its line in the log (:meth:`note`); "": it has none.
+        """
         lang = pick_language(request.query_params.get("lang"))
+        began, end = time.monotonic(), "left"  # who hangs up has it cancelled
+        why: list[str] | None = None
         try:
-            return await work(lang)
+            answered = await work(lang)
+            end = "done"
+            return answered
         except FileRefused as refused:
+            end, why = "refused", [refused.fault]
             status, reason = refused.status, str(refused)
         except ClientDisconnect:
             return Response(status_code=400)
         except kinds() as error:
+            end = "error"
             status, reason = 500, text(lang, "share.unexpected", ref=noted(error, request.url.path))
+        finally:
+            if act:
+                self.note(act, page, began, end, why)
         return Response(reason, status_code=status, media_type=PLAIN, headers=_KEPT)
 
     async def hand(self, make: Callable[[], tuple[str, File]]) -> Response:

@@ -230,7 +230,7 @@ class Jobs:
         self.visits = Visits(room.profile.pages)
         self.carried = Carried(keeper)
         self.counted = counted or Counted()
-        self.files = FileDesk(room)
+        self.files = FileDesk(room, self.counted)
         self.tools: list[Any] = []  # what programs may ask for (`tools.Tool`); each page offers its own
 
     def carry_out(self, job: Job) -> Iterator[str]:

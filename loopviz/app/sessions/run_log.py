@@ -58,6 +58,27 @@ def take(job: Any, room: ModelRoom, seconds: float, refused: Sequence[str] | Non
     log.info("%s", job.what, extra={_FIELDS: said})
 
 
+def note(event: str, page: str, seconds: float, end: str, refused: Sequence[str] | None = None) -> None:
+    """Write the line of something that was asked for and was no run: a saved run, a class folder, answers, a file; a program's call.
+
+    Args:
+        event: what it was; one of few names of ours.
+        page: where from.
+        seconds: that it took.
+        end: done, refused, left, error.
+        refused: why, in names of ours: fields, faults of the store, an HTTP status; None: it was not.
+    """
+    if log.isEnabledFor(logging.INFO):
+        none = dict.fromkeys(("id", "model", "tokens", "runs_per_pass"))
+        said = {
+            "page": page,
+            "seconds": round(seconds, 3),
+            "end": end,
+            "refused": None if refused is None else [*refused],
+        }
+        log.info("%s", event, extra={_FIELDS: none | said})
+
+
 class Lines(logging.Formatter):
     """Records as lines: of JSON, or to be read.
 

@@ -39,6 +39,7 @@ FULL = (
 STATUS = {
     "unknown": 404,
     "no_folder": 404,
+    "no_answer": 404,
     "expired": 410,
     "deleted": 410,
     "owner": 403,
@@ -94,10 +95,11 @@ class StoreDesk:
                 self._store = Store(Path(profile.store), quotas_of(profile), mirror=mirror)
             return self._store
 
-    def answering(self, kind: type, act: Act, header: str) -> Callable[..., Any]:
+    def answering(self, name: str, page: str, kind: type, act: Act, header: str) -> Callable[..., Any]:
         """The endpoint of an act, done in a thread of the desk's.
 
         Args:
+            name, page: of its line in the log.
             kind: a TypedDict of the contract: what is asked, in the request's body.
             header: in which a page shows its ticket.
         """
@@ -112,7 +114,7 @@ class StoreDesk:
                 )
                 return json_response(request, done)
 
-            return await self._desk.answer(request, work)
+            return await self._desk.answer(request, work, name, page)
 
         return answer
 
@@ -124,16 +126,20 @@ class StoreDesk:
         kept = self.store.save(trace, secret, address=address, view=asked.get("view", ""), **more)
         return {"id": kept.id, "secret": secret, "until": milliseconds(kept.expires)}
 
-    def open(self, run: Any, lang: str, *, of_ttt: bool) -> Stored:
+    def open(self, run: Any, lang: str, *, of_ttt: bool | None) -> Stored:
         """A run that is kept, of the page's kind.
+
+        Args:
+            of_ttt: whether it is to be a TTT model's; None: it may be.
 
         Raises:
             StoreError: there is none, or it cannot be read.
             FileRefused: it is one of the other kind, which is told where it belongs, or an empty one.
         """
         entry, trace = self.store.open(run)
-        if entry.of_ttt != of_ttt or not len(trace):
-            key = "empty" if entry.of_ttt == of_ttt else "loops" if of_ttt else "ttt"
+        other = of_ttt is not None and entry.of_ttt != of_ttt
+        if other or not len(trace):
+            key = "empty" if not other else "loops" if of_ttt else "ttt"
             raise FileRefused(422, text(lang, f"share.open.{key}", model=trace.meta["model"]))
         return Stored(entry, trace)
 
@@ -162,7 +168,7 @@ def told(work: Callable[[], Any], lang: str) -> Any:
     try:
         return work()
     except StoreError as error:
-        raise FileRefused(STATUS[error.fault], words_of(error, lang)) from error
+        raise FileRefused(STATUS[error.fault], words_of(error, lang), error.fault) from error
 
 
 def milliseconds(seconds: float) -> int:

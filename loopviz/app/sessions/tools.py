@@ -13,6 +13,7 @@ import inspect
 import re
 import secrets
 import threading
+import time
 import typing
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from loopviz.app.controls.refusal import told
 from loopviz.app.profile import Profile
+from loopviz.app.sessions import run_log
 from loopviz.app.sessions.messages import unwire
 from loopviz.app.texts import LANGUAGES, pick_language, text
 from loopviz.checks import FieldError, shortened
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from loopviz.app.sessions.job import Job, Jobs
 
 LANG = "lang"  # every tool takes it
+PROGRAMS = "api"  # in the log, in the place of a page: calls that came to no job of a page's
 _LANG_WORDS = "language of refusals and of what is told in words."
 _ARGUMENT = re.compile(r"^ {4}(\w+): (.*)")
 
@@ -132,14 +135,9 @@ class Tool:
             ToolRefused: in words.
         """
         lang = pick_language(arguments.get(LANG))
-        try:
-            values = typed_values(self.parameters, arguments)
-            values.pop(LANG, None)
-            made = self._make(Call(lang, session), **values)
-            if isinstance(made, Ready):
-                return made.answer()
-        except FieldError as error:
-            raise ToolRefused(told(error, lang), {error.field: told(error, lang)}) from None
+        made = self._made(arguments, lang, session)
+        if not isinstance(made, Made):
+            return made
         job, answer = made
         last: dict[str, Any] = {}
         self._jobs.visits.meet(session, "", address)
@@ -157,6 +155,40 @@ class Tool:
             return answer(job.run)
         finally:
             self._jobs.forget(session, job.runs)  # an answer is all that is kept of a call
+
+    def _made(self, arguments: Mapping[str, Any], lang: str, session: str) -> Made | dict[str, Any]:
+        """What a call comes to: a job, which will have a line of its own in the log; or, with its line here, the answer of one that needs none.
+
+        Raises:
+            ToolRefused: in words.
+        """
+        began, end = time.monotonic(), "error"
+        why: list[str] | None = None
+        try:
+            values = typed_values(self.parameters, arguments)
+            values.pop(LANG, None)
+            made = self._make(Call(lang, session), **values)
+            if isinstance(made, Made):
+                end = ""
+                return made
+            found = made.answer()
+            end = "done"
+            return found
+        except FieldError as error:
+            end, why = "refused", self._own([error.field])
+            raise ToolRefused(told(error, lang), {error.field: told(error, lang)}) from None
+        except ToolRefused as refused:
+            end, why = "refused", self._own(refused.fields)
+            raise
+        finally:
+            if end:
+                self._jobs.files.note(self.name, PROGRAMS, began, end, why)
+
+    def _own(self, fields: Iterable[str]) -> list[str]:
+        """Names of fields as the log may have them: one that no argument has was made up by who asks."""
+        known_names = {thing.name for thing in dataclasses.fields(self.parameters)}
+        named = {field.split(".")[0] for field in fields}
+        return sorted({name if name in known_names else run_log.OTHER for name in named})
 
     def end(self, session: str) -> None:
         """End the call of a session; waits for nothing."""

@@ -222,4 +222,4 @@ class Teaching:
                 raise FileRefused(404, text(lang, "teach.gone"))
             return await self.jobs.files.hand(lambda: (file.name, File(".zip", "application/zip", file.read_bytes())))
 
-        return await self.jobs.files.answer(request, work)
+        return await self.jobs.files.answer(request, work, "file/save", "teach")

@@ -74,7 +74,7 @@ class TTTFiles:
 
             return await self._desk.hand(make)
 
-        return await self._desk.answer(request, work)
+        return await self._desk.answer(request, work, "file/save", "ttt")
 
     async def _open(self, request: Request) -> Response:
         async def work(lang: str) -> Response:
@@ -83,7 +83,7 @@ class TTTFiles:
                 request, ticket, lang, lambda trace, session: self._shown(trace, session, {"lang": lang}), of_ttt=True
             )
 
-        return await self._desk.answer(request, work)
+        return await self._desk.answer(request, work, "file/open", "ttt")
 
     def _shown(self, trace: Trace, session: str, place: Mapping[str, Any]) -> dict[str, Any]:
         """Keep what was read as a run of the session in place of an earlier file, and draw it from where one looks."""

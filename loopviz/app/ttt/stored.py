@@ -47,7 +47,8 @@ class StoredTTT:
         for name, act in (("ttt/save", self._save), ("ttt/open", self._open)):
             kind = contract.STORE_CALLS[name][0]
             assert kind is not None
-            made.append(Route(f"/{STORE}/{name}", self._kept.answering(kind, act, TICKET_HEADER), methods=["POST"]))
+            endpoint = self._kept.answering(name, "ttt", kind, act, TICKET_HEADER)
+            made.append(Route(f"/{STORE}/{name}", endpoint, methods=["POST"]))
         return made
 
     def _save(self, asked: Mapping[str, Any], session: str, lang: str, address: str) -> dict[str, Any]:

@@ -227,3 +227,27 @@ def test_no_prompt_no_name_and_no_secret_comes_into_the_log(
     assert saved["secret"] not in caplog.text
     assert trace.meta["prompt"] not in caplog.text
     assert "Ada" not in caplog.text
+
+
+def test_a_teacher_deletes_a_run_and_then_the_folder(server: Server, trace: Trace) -> None:
+    made = server.done("class/new", name="7b")
+    folder, teacher = {"folder": made["folder"]}, {"folder": made["folder"], "secret": made["secret"]}
+    one, two = (save(server, trace, **folder)["id"] for _ in range(2))
+    alone = save(server, trace)
+    for secret in (alone["secret"], "x" * 32, "", None):
+        for what in ("class/delete", "class/run/delete", "class/answer/delete"):
+            answer = server.post(what, **folder, secret=secret, id=one)
+            assert (answer.status_code, answer.text) == (403, text("en", "stored.owner")), (what, secret)
+    assert server.post("class/run/delete", **teacher, id=alone["id"]).status_code == 404, "it lies in no folder of hers"
+    assert server.post("class/run/delete", **teacher).status_code == 404
+    assert server.post("class/answer/delete", **teacher, id="x").status_code == 404
+    server.done("class/run/delete", **teacher, id=one)
+    assert server.post("open", id=one).status_code == 410
+    assert [run["id"] for run in server.done("class", **teacher)["runs"]] == [two]
+    assert server.done("class/delete", **teacher) == {"runs": 1, "answers": 0}
+    for lang in LANGUAGES:
+        for what in ("class", "class/delete"):
+            gone = server.post(what, lang=lang, **teacher)
+            assert (gone.status_code, gone.text) == (404, text(lang, "stored.no_folder"))
+    assert server.post("open", id=two).status_code == 410
+    server.done("open", id=alone["id"])

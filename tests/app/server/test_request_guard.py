@@ -89,7 +89,8 @@ GET /loopviz-share/{run}/{kind}  GET /loopviz-share/{run}/panel/{panel}/{kind}
 POST /loopviz-share/ttt/open  GET /loopviz-share/ttt/{run}/trace  GET /loopviz-share/teach/{run}/adapter
 POST /loopviz-store/save  POST /loopviz-store/open  POST /loopviz-store/delete
 POST /loopviz-store/class  POST /loopviz-store/class/new  GET /loopviz-store/gallery
-POST /loopviz-store/learn/hand_in  POST /loopviz-store/learn/handed
+POST /loopviz-store/class/delete  POST /loopviz-store/class/run/delete  POST /loopviz-store/class/answer/delete
+POST /loopviz-store/learn/hand_in  POST /loopviz-store/learn/withdraw  POST /loopviz-store/learn/handed
 POST /loopviz-store/ttt/save  POST /loopviz-store/ttt/open
 GET /loopviz-api  POST /loopviz-api/{tool}  POST /loopviz-mcp
 """

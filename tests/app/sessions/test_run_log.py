@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
 
 from loopviz.app import controls as st
 from loopviz.app.compare.service import Comparisons
+from loopviz.app.contract import FILES, STORE, TICKET_HEADER
+from loopviz.app.explore.files import Sharing
 from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
+from loopviz.app.explore.tool import opening
 from loopviz.app.lab.service import Laboratory
+from loopviz.app.learn.service import Lessons
 from loopviz.app.profile import LOCAL, PUBLIC, Profile, profile_of
 from loopviz.app.sessions.faults import noted
 from loopviz.app.sessions.models import ModelRoom
 from loopviz.app.sessions.run_log import OTHER, set_up
+from loopviz.app.sessions.tools import ToolRefused, fresh_session
 from loopviz.engine.local import LocalEngine
 from tests.app.by_hand import only
+from tests.app.learn.test_answer_file import asked as answer_file_asked
 
 SECRET = "xyzzy"
 
@@ -94,6 +105,80 @@ def test_a_line_says_what_became_of_a_run(endless: LocalEngine) -> None:
     assert (runs[3]["model"], runs[3]["id"], runs[3]["end"]) == (OTHER, None, "refused")
     assert runs[4]["end"] == "error"
     assert [line["end"] for line in runs[5:]] == ["done", "done"]
+
+
+def stored_and_called(service: Service) -> dict[str, str]:
+    """A run that is made, saved, opened, deleted; answers handed in and taken back; files; calls of programs: done, and refused. What
+    nobody else is to know of them."""
+    list(service.run(f"{SECRET} upon", form(), "en", "a"))
+    (run,) = service.registry
+    sharing, lessons = Sharing(service.registry, service.room, service.files), Lessons(service)
+    client = TestClient(Starlette(routes=[*sharing.routes(), *lessons.handing.routes()]))
+    ticket = {TICKET_HEADER: sharing.visit("a")["ticket"]}
+
+    def post(what: str, **asked: Any) -> Any:
+        found = client.post(f"/{STORE}/{what}", json=asked, headers=ticket)
+        return found.json() if found.status_code == 200 else {}
+
+    saved = post("save", run=run.id, view="", student=SECRET)
+    post("save", run=SECRET, view="")
+    post("open", id=saved["id"])
+    post("open", id=SECRET)
+    made = post("class/new", name=SECRET)
+    answers = {"student": SECRET, "lesson": SECRET, "folder": made["folder"]}
+    handed = post("learn/hand_in", **answer_file_asked(**answers))
+    post("learn/withdraw", **answers, secret=handed["secret"])
+    post("learn/withdraw", **answers, secret=handed["secret"])
+    post("class/delete", folder=made["folder"], secret=handed["secret"])
+    client.get(f"/{FILES}/{run.id}/trace")
+    client.get(f"/{FILES}/{SECRET}/trace")
+    client.post(f"/{FILES}/open", content=SECRET.encode(), headers=ticket)
+    opened = opening(service, sharing.stored)
+    for asked in ({"run": saved["id"], "trace": "none"}, {"run": SECRET}, {"run": "x", SECRET: 1}, {"trace": SECRET}):
+        with contextlib.suppress(ToolRefused):
+            deque(opened.carry_out(asked, fresh_session()), maxlen=0)
+    post("delete", id=saved["id"], secret=handed["secret"])
+    post("delete", id=saved["id"], secret=saved["secret"])
+    return {**saved, "folder": made["folder"], "teacher": made["secret"], "pupil": handed["secret"], "run": run.id}
+
+
+LINES = [
+    ("save", "explore", "done", None),
+    ("save", "explore", "refused", ["404"]),
+    ("open", "explore", "done", None),
+    ("open", "explore", "refused", ["unknown"]),
+    ("class/new", "explore", "done", None),
+    ("learn/hand_in", "learn", "done", None),
+    ("learn/withdraw", "learn", "done", None),
+    ("learn/withdraw", "learn", "refused", ["no_answer"]),
+    ("class/delete", "explore", "refused", ["owner"]),
+    ("file/save", "explore", "done", None),
+    ("file/save", "explore", "refused", ["404"]),
+    ("file/open", "explore", "refused", ["422"]),
+    ("open_run", "api", "done", None),
+    ("open_run", "api", "refused", ["run"]),
+    ("open_run", "api", "refused", [OTHER]),
+    ("open_run", "api", "refused", ["run"]),
+    ("delete", "explore", "refused", ["owner"]),
+    ("delete", "explore", "done", None),
+]
+
+
+def test_what_is_no_run_has_a_line_and_is_counted_too(endless: LocalEngine, tmp_path: Path) -> None:
+    service, out = started(replace(PUBLIC, log="json", store=str(tmp_path), store_new_folders=True), endless)
+    private = stored_and_called(service)
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    first, *others = [line for line in lines if line["logger"] == "loopviz.runs"]
+    assert first["event"] == "run"
+    assert [(line["event"], line["page"], line["end"], line["refused"]) for line in others] == LINES
+    for line in others:
+        assert line.keys() == first.keys(), "who reads them reads all alike"
+        assert 0 <= line["seconds"] < 600
+    for told in (SECRET, *map(str, private.values())):
+        assert told not in out.getvalue()
+    for (act, end), times in Counter((act, end) for act, _, end, _ in LINES).items():
+        counted = service.counted.registry.get_sample_value("loopviz_acts_total", {"act": act, "end": end})
+        assert counted == times, (act, end)
 
 
 def test_prompts_are_written_down_for_who_asks(endless: LocalEngine) -> None:
