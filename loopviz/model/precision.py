@@ -81,20 +81,20 @@ class Int8Linear(nn.Module):
         """`[..., in]` as the kernel reads it, `[rows, columns]` bfloat16: the same for all maps of one width. Raises as `forward`."""
         if input.requires_grad and torch.is_grad_enabled():
             raise PrecisionError("int8: no gradients pass layers of int8; use torch.no_grad(), or precision 'exact'")
-        if input.device.type != "cpu":
+        if not input.is_cpu:
             raise PrecisionError(
                 f"int8: layers of int8 run on the CPU alone, not on {input.device}; use 'exact' or 'half'"
             )
-        rows = input.reshape(-1, self.in_features).to(torch.bfloat16)
+        rows = input if input.dim() == 2 else input.reshape(-1, self.in_features)
+        rows = rows.to(torch.bfloat16)
         return F.pad(rows, (0, self.spare)) if self.spare else rows
 
     def product(self, rows: Tensor, like: Tensor) -> Tensor:
         """What `rounded(like)` comes to, `[..., out]`."""
-        held = self._buffers  # quicker to read than attributes of a module
+        held: dict[str, Any] = self._buffers  # quicker to read than attributes of a module
         bias = held["bias"]
-        found = torch.ops.aten._weight_int8pack_mm(rows, held["quantised"], held["scale"]).to(like.dtype)
-        found = found if bias is None else found + bias.to(like.dtype)
-        return found.view(*like.shape[:-1], self.out_features)
+        found = int8_product(rows, held["quantised"], held["scale"], like)
+        return found if bias is None else found + bias.to(like.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Int8Linear:
         scale = self.scale
@@ -140,6 +140,12 @@ class Int8Embedding(nn.Module):
         held = self.table
         rows = F.embedding(input, held.quantised)[..., : held.in_features].float()
         return (rows * F.embedding(input, held.scale[:, None]).float()).to(self.like.dtype)
+
+
+def int8_product(rows: Tensor, quantised: Tensor, scale: Tensor, like: Tensor) -> Tensor:
+    """s q, `[out, columns]` and `[out]`, times `[rows, columns]` bfloat16, in the dtype and shape of `like` `[..., in]`: `[..., out]`."""
+    found = torch._weight_int8pack_mm(rows, quantised, scale).to(like.dtype)
+    return found if like.dim() == 2 else found.view(*like.shape[:-1], len(scale))
 
 
 def as_linear(weight: Tensor) -> nn.Linear:
