@@ -50,6 +50,7 @@ from .packed import quantization_of
 from .precision import is_quantised
 from .quantization import follow, steady
 from .registry import check_tensor
+from .side_by_side import lay_apart
 from .start_state import start_state, token_places
 from .step_adapters import NOT_ONE_MODEL, StepAdapters
 from .step_slots import StepSlots
@@ -76,6 +77,7 @@ class _Pass:
     places: (
         Tensor | None
     )  # [B or 1, T], each token's among the real ones of its row; None where no block starts by them
+    layers: list[nn.Module] = field(default_factory=list)  # of the model: a ModuleList takes longer to look into
     lean: LeanLayers | None = None  # runs the layers where the pass is short and nothing listens
     normed: Tensor | None = None  # [B] bool, rows that the last block's end has normed; None: the final norm is to come
     exits: list[Exits | None] = field(default_factory=list)
@@ -236,6 +238,7 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
             graph=torch.is_grad_enabled(),
             input_ids=input_ids,
             places=token_places(blocks, attention_mask, position_ids, T),
+            layers=[*self.layers],
             started=started,
         )
         if T == 1:
@@ -325,7 +328,7 @@ class LoopLlamaModel(LoopLlamaPreTrainedModel, LlamaModel):
         if self.gradient_checkpointing and self.training and not isinstance(cache, StepSlots):
             cache = None
         told, lean = ({**run.layer_kwargs, **given}, None) if given else (run.layer_kwargs, run.lean)
-        return run_layer(self.layers[index], state, mask, cache, told, lean)
+        return run_layer(run.layers[index], state, mask, cache, told, lean)
 
     def _run_block(self, block: LoopBlock, state: Tensor, run: _Pass) -> Tensor:
         """The loop: s_0 `[B, T, H]` in, s_N out, each row with its own N."""
@@ -709,10 +712,11 @@ class LoopLlamaForCausalLM(LoopLlamaPreTrainedModel, LlamaForCausalLM):
             packed
         ):  # read from such a folder, transformers knows no way back; and the names are those of bitsandbytes already
             kwargs.setdefault("save_original_format", False)
+        lay_by_rows(self)  # files hold rows
+        lay_apart(self.model.layers)  # and each weight by itself
         if kwargs.get("state_dict") is None and (idle := self._idle_weights()):
             logger.warning(f"not saved, for the loop does without: {', '.join(idle)}")
             kwargs["state_dict"] = {name: value for name, value in self.state_dict().items() if name not in idle}
-        lay_by_rows(self)  # files hold rows
         saved = super().save_pretrained(save_directory, *args, **kwargs)
         if kwargs.get("is_main_process", True):
             model_card.write_if_missing(Path(save_directory), self.config)

@@ -133,6 +133,32 @@ def test_modules_are_left_alone_where_nothing_listens(monkeypatch: pytest.Monkey
     assert sum(id(module) in inside for module in called) == runs * len(PARTS), "of the prompt's pass alone"
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("mode", ["serial", "parallel", "last"])
+def test_what_was_given_or_told_is_never_written_over(mode: str, dtype: torch.dtype) -> None:
+    """States that a hook keeps, embeddings that somebody gave, keys and values of earlier tokens."""
+    model = build({**LOOP, **MODES[mode]}).to(dtype)
+    cache, kept, copies = LoopCache(model.config), [], []
+
+    def keep(event: Any) -> None:
+        kept.extend((event.previous, event.state))
+        copies.extend((event.previous.clone(), event.state.clone()))
+
+    model.register_loop_hook(keep)
+    with torch.inference_mode():
+        model(ids(4), past_key_values=cache, use_cache=True)
+        given = model.model.embed_tokens(ids(1, seed=7))
+        before = given.clone()
+        out = model(inputs_embeds=given, past_key_values=cache, use_cache=True)
+        logits, past = out.logits.clone(), [layer.keys[:, :, :5].clone() for layer in cache.layers]
+        model(ids(1), past_key_values=cache, use_cache=True)
+    assert torch.equal(given, before)
+    assert len(kept) == 3 * 3 * 2
+    assert all(map(torch.equal, kept, copies))
+    assert torch.equal(out.logits, logits)
+    assert all(torch.equal(layer.keys[:, :, :5], keys) for layer, keys in zip(cache.layers, past, strict=True))
+
+
 # -- what listens ------------------------------------------------------------------------------------------------------
 
 
