@@ -284,7 +284,6 @@ def held_models(name: str) -> tuple[dict[str, LoopLlamaForCausalLM], Any]:
         CheckpointError: the model cannot be had at all.
     """
     loaded = load_checkpoint(name, dtype=torch.float32)
-    arrange(loaded.model)  # as the app and the commands run it
     models = {EXACT: loaded.model}
     for precision in ("half", "int8"):
         try:
@@ -294,6 +293,7 @@ def held_models(name: str) -> tuple[dict[str, LoopLlamaForCausalLM], Any]:
         else:
             models.setdefault(held_name(model), model)
     for model in models.values():
+        arrange(model)  # as the app and the commands run it
         model.requires_grad_(False)
         model.generation_config.eos_token_id = None  # an end-of-text token must not shorten one side
     return models, loaded.tokenizer

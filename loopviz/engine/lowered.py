@@ -155,6 +155,7 @@ def _in_precision(load: Callable[[], LoadedCheckpoint], precision: str, must: bo
         loaded = load()
         note = Note("precision_overflow", f"{text}; it is held in float32 instead", {"dtype": name})
         return replace(loaded, notes=(*loaded.notes, note))
+    arrange(model)
     sizes = (before, weight_bytes(model))
     cost = _cost(name, fidelity(exact, other), sizes, (pass_before, pass_ms(model, rate_of(model))))
     return replace(loaded, notes=(*loaded.notes, *choice.notes, cost, _floor(choice.dtype)))

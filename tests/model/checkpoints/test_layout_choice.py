@@ -16,6 +16,7 @@ from loopviz.lab import TASKS
 from loopviz.model.checkpoints import layout_choice
 from loopviz.model.checkpoints.layout_choice import FILE, arrange
 from loopviz.model.checkpoints.load import load_checkpoint
+from loopviz.model.side_by_side import whole_of
 
 WIDE = {"hidden_size": 128, "intermediate_size": 160, "num_attention_heads": 4, "num_key_value_heads": 4}
 
@@ -50,6 +51,29 @@ def test_each_shape_lies_as_it_is_read_quickest_and_that_is_measured_once(
     assert len(asked) == len(found), "the second time nothing is measured"
     (kept,) = json.loads((own_cache / FILE).read_text()).values()
     assert set(kept.values()) == {"rows", "columns"}
+
+
+@pytest.mark.parametrize("held", [torch.float16, torch.bfloat16, torch.int8], ids=str)
+def test_half_and_int8_lie_side_by_side_where_that_is_quicker_and_that_is_measured_once(
+    monkeypatch: pytest.MonkeyPatch, own_cache: Path, llama_folder: Callable[..., Path], held: torch.dtype
+) -> None:
+    folder, asked = llama_folder(**WIDE), []
+
+    def measured(found: list[list[torch.nn.Module]]) -> str:
+        asked.append(len(found[0]))
+        return "beside" if len(found[0]) == 2 else "apart"
+
+    monkeypatch.setattr(layout_choice, "measured", measured)
+    for _ in range(2):
+        model = load_checkpoint(folder, dtype=held).model
+        assert arrange(model) == {}, "of float32 there is nothing"
+        for layer in model.model.layers:
+            attention, mlp = layer.self_attn, layer.mlp
+            assert whole_of([attention.q_proj, attention.k_proj, attention.v_proj]) is None
+            assert whole_of([mlp.gate_proj, mlp.up_proj]) is not None
+    assert sorted(asked) == [2, 3], "the second time nothing is measured"
+    (kept,) = json.loads((own_cache / FILE).read_text()).values()
+    assert sorted(kept.values()) == ["apart", "beside"]
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"a": 1}', None])
