@@ -110,7 +110,7 @@ def largest_runs() -> Iterator[Ask]:
 
     tokens = int(BY_NAME["max_new_tokens"].high)
     for part in (1, 2, 4, 8):
-        for fewer in (1, 4, 16):
+        for fewer in (1, 2, 4, 8, 16):
             yield Ask(prompt_of(0), {**values_of(tokens // fewer), **longest_loop(part)}, all_panels())
 
 
@@ -121,7 +121,7 @@ def largest_comparisons() -> Iterator[dict[str, Any]]:
 
     tokens = int(BY_NAME["max_new_tokens"].high)
     for part in (1, 2, 4, 8):
-        for fewer in (1, 4, 16):
+        for fewer in (1, 2, 4, 8, 16):
             cards = [{"name": f"{n}", "plain": False, "values": longest_loop(part)} for n in range(CARDS)]
             shared = {"max_new_tokens": tokens // fewer}
             asked = {"model": MODEL, "prompt": prompt_of(0), "continuation": SENTENCE, "shared": shared}

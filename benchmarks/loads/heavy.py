@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.attacks.serving import Attacked
-from benchmarks.attacks.visiting import Visitor, is_last, is_refusal
+from benchmarks.attacks.visiting import Visitor, is_refusal
 from benchmarks.loads.asked import (
     Ask,
     all_panels,
@@ -44,10 +44,14 @@ class Deaf(Visitor):
         if data.startswith('{"msg":"process_generating"'):
             self._raw = data
             return
-        if self._raw:
-            raw, self._raw = self._raw, ""
-            super().hear(raw)
+        self.catch_up()
         super().hear(data)
+
+    def catch_up(self) -> None:
+        """Read the last message that arrived, after all."""
+        raw, self._raw = self._raw, ""
+        if raw:
+            super().hear(raw)
 
 
 @dataclass
@@ -106,7 +110,8 @@ class Heavy:
         self.payloads |= {"compare": admitted(server, "compare", largest_comparisons())}
         self.payloads |= {"lab": admitted(server, "lab", largest_measurements())}
         self._over, self._counting = threading.Event(), threading.Lock()
-        self._open: list[Visitor] = []
+        self._open: list[Deaf] = []
+        self._working: list[threading.Thread] = []
 
     def words(self) -> str:
         """What she asks for."""
@@ -126,14 +131,15 @@ class Heavy:
         for page in ("explore",) * self.tabs + ("compare", "lab"):
             visitor = Deaf(self.server, page, name="heavy")
             self._open.append(visitor)
-            threading.Thread(target=self._tab, args=(visitor,), daemon=True).start()
+            self._working.append(threading.Thread(target=self._tab, args=(visitor,), daemon=True))
+        for thread in self._working:
+            thread.start()
 
-    def _tab(self, visitor: Visitor) -> None:
+    def _tab(self, visitor: Deaf) -> None:
         while not self._over.is_set() and self.server.alive:
             visitor.told.clear()
             visitor.run(self.payloads[visitor.page], PATIENCE, self.wishes if visitor.page == "explore" else None)
-            if not any(is_last(said) for _, said in visitor.told):  # its tab is closed
-                return
+            visitor.catch_up()  # of a run that its tab was closed on
             with self._counting:
                 self.had.take(visitor.page, [said for _, said in visitor.told])
 
@@ -141,6 +147,8 @@ class Heavy:
         """All tabs are closed."""
         self._over.set()
         at_once([visitor.leave for visitor in self._open])
+        for thread in self._working:
+            thread.join()
 
 
 def ordinary(server: Attacked, asks: Sequence[Ask], seconds: float) -> tuple[list[list[Ran]], float]:
