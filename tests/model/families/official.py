@@ -236,6 +236,23 @@ def copied(
     return place
 
 
+def with_letters(name: str, place: Path) -> Path:
+    """A folder's copy with a tokenizer of single letters, as many tokens as it has rows: what is opened with one."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    shutil.copytree(DATA / name, place)
+    rows = json.loads((DATA / name / "config.json").read_text())["vocab_size"]
+    letters = ["<pad>", "<s>", "</s>", *" abcdefghijklmnopqrstuvwxyz.,!?"]
+    letters += [f"#{i}" for i in range(len(letters), rows)]
+    inner = Tokenizer(models.WordLevel({letter: i for i, letter in enumerate(letters)}, unk_token="<pad>"))
+    inner.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    inner.decoder = decoders.Fuse()
+    marks = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+    PreTrainedTokenizerFast(tokenizer_object=inner, **marks).save_pretrained(place)
+    return place
+
+
 def _zero(model: LoopLlamaForCausalLM, loops: int, **fields: Any) -> LoopLlamaForCausalLM:
     """A view that starts from zeros and keeps a slot a loop."""
     return model.with_loop(**{"loop_init": "zeros", "loop_count": loops, "virtual_layer_count": loops, **fields})
