@@ -253,9 +253,9 @@ def test_compare_says_what_the_contract_states(service: Service, lang: str) -> N
     heard, comparisons = Heard("compare"), Comparisons(service, every=0)
     heard.message(compare_data(service.room))
     own = {"name": "mine", "plain": False, "values": BLOCK, "base": {"model": "tiny", "values": {"loop_count": 3}}}
-    own |= {"sweep": 2, "model": ""}
+    own |= {"sweep": 2, "model": "", "linked": False}
     cards = [
-        {"name": "plain", "plain": True, "values": {}, "base": None, "sweep": 0, "model": ""},
+        {"name": "plain", "plain": True, "values": {}, "base": None, "sweep": 0, "model": "", "linked": False},
         own,
         {**own, "values": {"block_end": 9}},
     ]

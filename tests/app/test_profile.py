@@ -35,7 +35,7 @@ APP = PACKAGE / "app"
 # Numbers of a module of the app that are no limits of a server, and why.
 NO_LIMITS = {
     "how often something is done, or looked at": """
-        main.WARM_AFTER compare.run.SEND_EVERY compare.run.WEIGH_EVERY learn.run.SEND_EVERY explore.run.SEND_EVERY explore.run.SUMMARY_EVERY
+        main.WARM_AFTER main.WARM_SOON sessions.models.TURN explore.run.HOLD explore.service.WONDER compare.run.SEND_EVERY compare.run.WEIGH_EVERY learn.run.SEND_EVERY explore.run.SEND_EVERY explore.run.SUMMARY_EVERY
         explore.event_stream.KEEP_ALIVE ttt.run.SEND_EVERY ttt.run.REST ttt.run.DRAWN lab.run.SEND_EVERY lab.run.DRAW_EVERY teach.run.SEND_EVERY sessions.models.LINGER sessions.models.LOOK sessions.model_status.STEP
         sessions.waiting_line._LOOK sessions.waiting_line._COUNT sessions.memory_budget._TRIM_EVERY server.assets.PATIENCE""",
     "what a page, a link or a call looks like that is well-formed: the same on every server, for links go from one to another": """
