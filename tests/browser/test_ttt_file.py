@@ -128,5 +128,5 @@ def test_a_run_is_kept_opened_by_its_link_as_it_was_looked_at_and_deleted(visit:
     page.get_by_role("button", name="Delete it from the server").click()
     said.get_by_text("Deleted").wait_for()
     page.goto(link)
-    said.get_by_text("This saved run was deleted by who saved it.").wait_for()
+    said.get_by_text("This saved run was deleted: by who saved it,").wait_for()
     expect(page.locator(".lv-ttt-files .lv-badge")).to_have_text("recorded run")
