@@ -65,13 +65,13 @@ class ServeDouble:
         return Answer(lambda: self._wait(self._first().ask(method, *again((args, kwargs)))))
 
     def _run(self, run: str, request: Request, steered: Any) -> Stream:
-        self.asked.append("run")
         stream = Stream(self.loop)
-        if not self.replicas:
+        if self.replicas:
+            self._streams.append((self.replicas[0], stream))
+            stream.begin(self.replicas[0].run(run, *again((request, steered))))
+        else:
             stream.die()
-            return stream
-        self._streams.append((self.replicas[0], stream))
-        stream.begin(self.replicas[0].run(run, *again((request, steered))))
+        self.asked.append("run")  # last: who reads it in another thread may kill what it began
         return stream
 
     def _first(self) -> Replica:
