@@ -5,9 +5,9 @@ ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_
 WORKDIR /app
 
 # The packages first: they change more seldom than the code. PyTorch without CUDA, which would be several GB.
-COPY requirements.txt requirements-mcp.txt ./
+COPY requirements.txt ./
 RUN pip install --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0+cpu \
-    && pip install -r requirements-mcp.txt
+    && pip install -r requirements.txt
 
 COPY app.py ./
 COPY loopviz loopviz

@@ -52,6 +52,6 @@ def test_every_extra_has_a_file_that_the_hint_can_name() -> None:
         for path in paths.PACKAGE.rglob("*.py")
         for found in re.findall(r"""install_hint\(["'](\w+)["']""", path.read_text(encoding="utf-8"))
     }
-    assert {"teach", "bnb", "ray", "mcp"} == used <= told
+    assert {"teach", "bnb", "ray"} == used <= told
     literal = [path.name for path in paths.PACKAGE.rglob("*.py") if "'loopviz[" in path.read_text(encoding="utf-8")]
     assert literal == ["paths.py"], "one place says how something is installed"

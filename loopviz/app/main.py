@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
 from importlib import import_module
-from importlib.util import find_spec
 
 import gradio as gr
 from starlette.routing import Route
@@ -19,15 +17,13 @@ from loopviz.app.explore.run import Registry
 from loopviz.app.explore.service import Service
 from loopviz.app.explore.tool import opening, tool
 from loopviz.app.profile import LOCAL, Profile
-from loopviz.app.server import api, assets, metrics
+from loopviz.app.server import api, assets, mcp_tools, metrics
 from loopviz.app.server.request_guard import rules_of
 from loopviz.app.server.theme import theme
 from loopviz.app.server.web_app import made_later
 from loopviz.app.sessions.mailbox import keep_mail
 from loopviz.app.sessions.models import ModelRoom
-from loopviz.paths import install_hint
 
-log = logging.getLogger(__name__)
 DEFAULT_MODEL = "stories-loop"
 OPENING = "explore"  # the page at the app's root, which makes the app
 WARM_AFTER = 15.0  # seconds until the model is loaded although nobody has opened the page
@@ -53,14 +49,9 @@ def build(model: str = DEFAULT_MODEL, *, profile: Profile = LOCAL) -> ExplorePag
 
 
 def _for_programs(demo: gr.Blocks, service: Service) -> list[Route]:
-    """What the pages do, as tools for programs; by MCP too where the package `mcp` is installed."""
+    """What the pages do, as tools for programs, by MCP too."""
     desk = api.Desk(service.tools, service.room.profile)
     api.offer(demo, desk)
-    if find_spec("mcp") is None:
-        log.info("no MCP here: %s serves the tools at /loopviz-mcp too", install_hint("mcp"))
-        return api.routes(desk)
-    from loopviz.app.server import mcp_tools
-
     return [*api.routes(desk), *mcp_tools.routes(desk)]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 from loopviz.app import controls as st
 from loopviz.app.compare.request import Asked
@@ -32,6 +32,18 @@ class Configuration:
     plain: bool = False
     model: str = ""
     sweep: int = 0
+
+
+class Compared(TypedDict):
+    """What a comparison comes to."""
+
+    verdict: str
+    end: str | None
+    columns: list[dict[str, Any]]
+    rows: list[dict[str, Any]]
+    texts: dict[str, str]
+    refused: dict[str, str]
+    manifest: dict[str, Any]
 
 
 def tool(comparisons: Comparisons) -> Tool:
@@ -80,7 +92,8 @@ def tool(comparisons: Comparisons) -> Tool:
         job = ComparisonJob(comparisons, Asked.read(asked, comparisons.room.default), call.session)
         return Made(job, lambda run: answer(run, call.lang))
 
-    return Tool(comparisons.jobs, compare, {"precision": {"enum": [*st.BY_NAME["precision"].choices]}})
+    schemas = {"precision": {"enum": [*st.BY_NAME["precision"].choices]}}
+    return Tool(comparisons.jobs, compare, schemas, answer=Compared)
 
 
 def answer(run: ComparisonRun, lang: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import json
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypedDict
 from urllib.parse import parse_qs, urlsplit
 
 from loopviz.app import controls as st
@@ -22,13 +22,70 @@ from loopviz.app.sessions.store_desk import words_of
 from loopviz.app.sessions.tools import Call, Made, Ready, Tool, ToolRefused, known
 from loopviz.app.texts import text
 from loopviz.checks import check_one_of
+from loopviz.engine.summary import Summary, summarize
 from loopviz.panels import PANELS
+from loopviz.panels.ttt import TTT_PANELS
 from loopviz.prompt_templates import check_template
 from loopviz.store import StoreError
 from loopviz.trace import Trace
 
 TRACES = ("json", "file", "none")
 NAME_LENGTH = 60
+
+
+class Token(TypedDict):
+    """A token that was read: of each looped block, the loops it took and why they stopped."""
+
+    text: str
+    phase: str
+    loops: list[int]
+    stop_reasons: list[str]
+
+
+class Numbers(TypedDict):
+    """What a panel draws, as a table."""
+
+    columns: list[str]
+    rows: list[list[Any]]
+
+
+class WholeTrace(TypedDict):
+    """A Trace, as `loopviz.trace.schema` has it."""
+
+    meta: dict[str, Any]
+    frames: list[dict[str, Any]]
+
+
+class NamedFile(TypedDict):
+    """A file, base64."""
+
+    name: str
+    data: str
+
+
+class _RunMade(TypedDict):
+    text: str
+    completion: str
+    end: str | None
+    model: str
+    summary: Summary
+    tokens: list[Token]
+    panels: dict[str, Numbers]
+
+
+class RunMade(_RunMade, total=False):
+    """What a run comes to, with its Trace in one of two forms, or in none."""
+
+    trace: WholeTrace
+    file: NamedFile
+
+
+class RunOpened(RunMade):
+    """A run that was saved, and until when it is kept."""
+
+    id: str
+    title: str
+    until: int | None
 
 
 def settings_schema() -> dict[str, Any]:
@@ -93,7 +150,7 @@ def tool(service: Service) -> Tool:
         most = service.room.profile.answer_bytes
         return Made(job, lambda made: answer(made.trace, made.end, trace, panels, call.lang, most))
 
-    return Tool(service, run, {"settings": settings_schema(), "trace": {"enum": [*TRACES]}})
+    return Tool(service, run, {"settings": settings_schema(), "trace": {"enum": [*TRACES]}}, answer=RunMade)
 
 
 def opening(service: Service, stored: StoredRuns) -> Tool:
@@ -105,7 +162,7 @@ def opening(service: Service, stored: StoredRuns) -> Tool:
         """Open a run that somebody saved on this server ("Save & share"), as it was saved: nothing is run.
 
         Args:
-            run: its id, or the whole link to it.
+            run: its id, or the whole link to it; of a TTT model, too: its tokens have no loops, and its panels are those of the page TTT.
             trace: how the Trace comes: "json" (`{"meta", "frames"}`, as the schema says), "file" (the `.loopviz` file, base64,
                 which LoopViz opens), or "none", where the summary is enough.
             panels: names of the page's panels whose numbers are wanted as tables.
@@ -116,17 +173,19 @@ def opening(service: Service, stored: StoredRuns) -> Tool:
         """
         check_one_of("trace", trace, TRACES)
         for name in panels:
-            check_one_of("panels", name, [*PANELS])
+            check_one_of("panels", name, [*dict.fromkeys([*PANELS, *TTT_PANELS])])
 
         def opened() -> dict[str, Any]:
             with reading:
                 try:
-                    entry, found = stored.read(_id_of(run), call.lang)
+                    entry, found = stored.read(_id_of(run), call.lang, of_ttt=None)
                 except StoreError as error:
                     words = words_of(error, call.lang)
                     raise ToolRefused(words, {"run": words}, full=error.fault == "unread") from None
                 except FileRefused as refused:
                     raise ToolRefused(str(refused), {"run": str(refused)}) from None
+                for name in panels:
+                    check_one_of("panels", name, [*(TTT_PANELS if entry.of_ttt else PANELS)])
                 most = service.room.profile.answer_bytes
                 made = answer(found, first_run.ending(found), trace, panels, call.lang, most)
             until = None if entry.featured is not None else round(entry.expires)
@@ -134,7 +193,7 @@ def opening(service: Service, stored: StoredRuns) -> Tool:
 
         return Ready(opened)
 
-    return Tool(service, open_run, {"trace": {"enum": [*TRACES]}})
+    return Tool(service, open_run, {"trace": {"enum": [*TRACES]}}, answer=RunOpened)
 
 
 def _id_of(said: str) -> str:
@@ -151,8 +210,6 @@ def answer(trace: Trace, end: str | None, form: str, panels: tuple[str, ...], la
     Raises:
         ToolRefused: the Trace is larger than `most` bytes.
     """
-    from loopviz.engine.summary import summarize
-
     if not len(trace):
         raise ToolRefused(text(lang, f"live.end.{end or 'stopped'}"))
     prompt = int(trace.meta["prompt_tokens"])

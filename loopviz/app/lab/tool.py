@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, TypedDict
 
 from loopviz.app import controls as st
 from loopviz.app.lab.run import LabRun, said_of
@@ -11,6 +11,18 @@ from loopviz.app.lab.service import Laboratory, MeasurementJob
 from loopviz.app.sessions.columns import column_words
 from loopviz.app.sessions.tools import Call, Made, Tool, known
 from loopviz.checks import check_one_of
+
+
+class Measured(TypedDict):
+    """What a measurement comes to."""
+
+    task: str
+    headline: str
+    end: str | None
+    columns: list[dict[str, Any]]
+    rows: list[dict[str, Any]]
+    seconds: float
+    manifest: dict[str, Any]
 
 
 def tool(laboratory: Laboratory) -> Tool:
@@ -31,7 +43,7 @@ def tool(laboratory: Laboratory) -> Tool:
                 weight), "auto" (exact where that is quick enough, else the mildest that is), or "server", as the server has it.
 
         Returns:
-            headline in words, columns, rows, end (done, time, memory), seconds, manifest (enough to repeat it; `model.dtype` is
+            task, headline in words, columns, rows, end (done, time, memory), seconds, manifest (enough to repeat it; `model.dtype` is
             what it was held in).
         """
         from loopviz.lab import TASKS
@@ -44,7 +56,8 @@ def tool(laboratory: Laboratory) -> Tool:
         asked |= {"model": model.strip() or laboratory.room.default}
         return Made(MeasurementJob(laboratory, asked, call.session), lambda run: answer(run, call.lang))
 
-    return Tool(laboratory.jobs, measure, {"precision": {"enum": [*st.BY_NAME["precision"].choices]}})
+    schemas = {"precision": {"enum": [*st.BY_NAME["precision"].choices]}}
+    return Tool(laboratory.jobs, measure, schemas, answer=Measured)
 
 
 def _as_typed(value: Any) -> Any:

@@ -3,7 +3,7 @@
 * `GET /loopviz-api`: what there is, with the JSON Schema of every argument. `POST /loopviz-api/<tool>`: the arguments as a JSON
   object; the answer is JSON too. A refusal is `{"error", "fields"}` with 422, or 503 where it may be done later.
 * Gradio's own way, for `gradio_client`: an endpoint a tool, with the same name and arguments.
-* MCP (:mod:`loopviz.app.server.mcp_tools`), where the package `mcp` is installed.
+* MCP (:mod:`loopviz.app.server.mcp_tools`).
 
 A call ends when whoever made it hangs up. Nothing is kept of it.
 """

@@ -2,8 +2,6 @@
 
 The SDK speaks the protocol; a call goes to the desk that all programs ask (:mod:`loopviz.app.server.api`). Gradio's own MCP server is not
 used: it asks its app by one client for everybody, so that all visitors would be one, and no call could be ended.
-
-Importing this needs the package `mcp` (the extra of that name).
 """
 
 from __future__ import annotations
@@ -38,7 +36,12 @@ def server(desk: Desk) -> Server[Any, Any]:
     @made.list_tools()
     async def tools() -> list[types.Tool]:
         return [
-            types.Tool(name=tool.name, description=tool.words, inputSchema=_for_models(tool.schema()))
+            types.Tool(
+                name=tool.name,
+                description=tool.words,
+                inputSchema=_for_models(tool.schema()),
+                outputSchema=tool.answer_schema(),
+            )
             for tool in desk.tools.values()
         ]
 

@@ -79,12 +79,18 @@ class Tool:
         make: `(call, **arguments) -> Made | Ready`; its name, hints and docstring are the tool's. Raises ValueError for what is refused
             before a job is made.
         schemas: of arguments, a JSON Schema that says more than their type.
+        answer: a TypedDict: what it answers.
     """
 
     def __init__(
-        self, jobs: Jobs, make: Callable[..., Made | Ready], schemas: Mapping[str, Mapping[str, Any]] | None = None
+        self,
+        jobs: Jobs,
+        make: Callable[..., Made | Ready],
+        schemas: Mapping[str, Mapping[str, Any]] | None = None,
+        *,
+        answer: type,
     ) -> None:
-        self._jobs, self._make = jobs, make
+        self._jobs, self._make, self._answer = jobs, make, answer
         self.name = make.__name__
         self._schemas = {LANG: {"enum": [*LANGUAGES]}, **(schemas or {})}
         self.doc = inspect.getdoc(make) or ""
@@ -115,9 +121,18 @@ class Tool:
             properties[thing.name] = found
         return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
+    def answer_schema(self) -> dict[str, Any]:
+        """JSON Schema of what it answers."""
+        return schema_of(self._answer)
+
     def described(self) -> dict[str, Any]:
-        """Name, words and schema."""
-        return {"name": self.name, "description": self.words, "arguments": self.schema()}
+        """Name, words and schemas."""
+        return {
+            "name": self.name,
+            "description": self.words,
+            "arguments": self.schema(),
+            "answer": self.answer_schema(),
+        }
 
     # --- what it does ---------------------------------------------------------------------------------------------
 
@@ -252,13 +267,21 @@ _KINDS: Mapping[Any, str] = {str: "string", bool: "boolean", int: "integer", flo
 
 @functools.cache
 def schema_of(hint: Any) -> dict[str, Any]:
-    """JSON Schema of a value that has a type: what :func:`loopviz.fields.typed` takes for it."""
+    """JSON Schema of a value that has a type: what :func:`loopviz.fields.typed` takes for it; of answers, TypedDicts too."""
     options = options_of(hint)
     if len(options) > 1:
         return {"anyOf": [schema_of(option) for option in options]}
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is tuple:
+    if origin in (tuple, list):
         return {"type": "array", "items": schema_of(args[0])}
+    if origin is dict and args[1] is not Any:
+        return {"type": "object", "additionalProperties": schema_of(args[1])}
+    if hint is Any:
+        return {}
+    if typing.is_typeddict(hint):
+        found = {name: schema_of(kind) for name, kind in typing.get_type_hints(hint).items()}
+        required = [name for name in found if name in hint.__required_keys__]
+        return {"type": "object", "properties": found, "required": required, "additionalProperties": False}
     if dataclasses.is_dataclass(hint):
         hints = typing.get_type_hints(hint)
         inner: dict[str, Any] = {}

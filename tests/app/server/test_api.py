@@ -19,6 +19,7 @@ from typing import Any
 import anyio
 import gradio_client
 import httpx
+import jsonschema
 import pytest
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
@@ -30,6 +31,7 @@ from loopviz.app.server.api import ADDRESS
 from loopviz.app.server.mcp_tools import ADDRESS as MCP
 from loopviz.app.sessions.tools import Calls, ToolRefused
 from loopviz.app.texts import text
+from loopviz.app.ttt.opened import stored as recorded_ttt
 from loopviz.engine.local import LocalEngine
 from loopviz.store import new_secret
 from loopviz.trace import Trace
@@ -117,6 +119,22 @@ def test_the_tools_are_these_and_say_what_they_take(
     assert listed["run"]["arguments"]["required"] == ["prompt"]
 
 
+def test_what_is_answered_is_of_the_shape_that_is_stated(page: ExplorePage, client: httpx.Client) -> None:
+    """The SDK's client holds every answer to the schema, and raises; so does whoever asks by plain HTTP."""
+    listed = {tool["name"]: tool for tool in client.get(ADDRESS).json()["tools"]}
+    for tool in by_mcp(page, lambda asks: asks.list_tools()).tools:
+        assert tool.outputSchema == listed[tool.name]["answer"]
+        jsonschema.Draft202012Validator.check_schema(tool.outputSchema)
+    for trace in ("json", "file", "none"):
+        asked = {"prompt": "Once", "settings": SHORT, "trace": trace, "panels": ["loops_per_token"]}
+        jsonschema.validate(by_http(client, "run", **asked).json(), listed["run"]["answer"])
+    found = listed["run"]["answer"]["properties"]
+    assert found["tokens"]["items"]["properties"]["loops"] == {"type": "array", "items": {"type": "integer"}}
+    assert found["summary"]["properties"]["new_tokens"] == {"type": "integer"}
+    assert {"trace", "file"} == set(found) - set(listed["run"]["answer"]["required"])
+    assert "until" in listed["open_run"]["answer"]["required"]
+
+
 # --- what they do ------------------------------------------------------------------------------------------------------------
 
 
@@ -155,7 +173,7 @@ def test_who_asks_by_mcp_is_told_how_far_it_is(page: ExplorePage) -> None:
     assert any(lines)
 
 
-def test_a_comparison(client: httpx.Client, gradio: gradio_client.Client) -> None:
+def test_a_comparison(page: ExplorePage, client: httpx.Client, gradio: gradio_client.Client) -> None:
     cards = [{"name": "three", "settings": {**SHORT} | {"loop_count": 3}}, {"name": "plain", "plain": True}]
     del cards[0]["settings"]["max_new_tokens"]  # type: ignore[attr-defined]
     asked = {"prompt": "Once upon", "configurations": cards, "settings": {"max_new_tokens": 3}}
@@ -165,6 +183,10 @@ def test_a_comparison(client: httpx.Client, gradio: gradio_client.Client) -> Non
     assert plain["verdict"]
     assert plain["manifest"]["task"] == "compare"
     assert gradio.predict(**asked, api_name="/compare")["texts"] == plain["texts"]
+    told = by_mcp(page, lambda asks: asks.call_tool("compare", asked))
+    assert not told.isError
+    assert told.structuredContent["texts"] == plain["texts"]
+    assert [row["setup"] for row in told.structuredContent["rows"]] == ["three", "plain"]
 
 
 def test_a_measurement(page: ExplorePage, client: httpx.Client) -> None:
@@ -206,6 +228,29 @@ def test_a_run_that_is_kept_is_opened_by_its_id_and_by_its_link_and_nothing_is_r
     assert again.isError
     assert again.content[0].text == text("en", "stored.deleted")
     assert idle(page)
+
+
+def test_a_ttt_run_that_is_kept_is_opened_whole(
+    page: ExplorePage, client: httpx.Client, gradio: gradio_client.Client
+) -> None:
+    trace = recorded_ttt()
+    assert trace is not None
+    kept = page.sharing.stored.store.save(trace, new_secret())
+    plain = by_http(client, "open_run", run=kept.id, panels=["drift"]).json()
+    assert Trace(plain["trace"]["meta"], plain["trace"]["frames"]) == trace
+    assert (plain["id"], plain["model"], plain["text"]) == (kept.id, trace.meta["model"], trace.text)
+    assert {tuple(token["loops"]) for token in plain["tokens"]} == {()}, "it has no loops"
+    assert plain["panels"]["drift"]["rows"]
+    address = f"https://loops.example.org/ttt?run={kept.id}"
+    filed = gradio.predict(run=address, trace="file", api_name="/open_run")
+    assert loads(base64.b64decode(filed["file"]["data"])) == trace
+    told = by_mcp(page, lambda asks: asks.call_tool("open_run", {"run": address}))
+    assert not told.isError
+    assert told.structuredContent["tokens"] == plain["tokens"]
+    other = by_http(client, "open_run", run=kept.id, panels=["convergence"])
+    assert other.status_code == 422
+    assert "panels" in other.json()["fields"], "that is a panel of Explore's"
+    page.sharing.stored.store.remove(kept.id)
 
 
 # --- refusals ----------------------------------------------------------------------------------------------------------------
@@ -304,13 +349,36 @@ def test_a_trace_that_is_too_large_is_refused_and_says_what_is_not(
 SAID = "http://127.0.0.1:7860"
 
 
-def test_the_readme_s_python_asks_as_it_is_written(page: ExplorePage) -> None:
-    (code,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "gradio_client" in block]
+def written(what: str) -> str:
+    """The README's code for programs that speaks with a server by this package."""
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.S) if what in block]
+    return code
+
+
+def carried_out(code: str, page: ExplorePage) -> dict[str, Any]:
     names: dict[str, Any] = {}
     exec(compile(code.replace(SAID, page.demo.local_url.rstrip("/")), "README.md", "exec"), names)
+    return names
+
+
+def test_the_readme_s_python_asks_as_it_is_written(page: ExplorePage) -> None:
+    trace = random_trace(21, 5)
+    kept = page.sharing.stored.store.save(trace, new_secret())
+    names = carried_out(written("gradio_client").replace("YOUR-RUN", kept.id), page)
+    assert [row["setup"] for row in names["rows"]] == ["four loops", "plain"]
+    assert names["saved"] == trace
     assert names["trace"].meta["prompt"] == "Once upon a time"
     assert len(names["trace"].steps)
     assert {row["loops"] for row in names["table"]} == {1, 2}
+
+
+def test_the_readme_s_mcp_client_asks_as_it_is_written(page: ExplorePage) -> None:
+    names = carried_out(written("ClientSession"), page)
+    assert names["found"]["summary"]["new_tokens"] == 8
+    part = README.split("## API")[1].split("\n## ")[0]
+    (settings,) = map(json.loads, re.findall(r"```json\n(.*?)```", part, re.S))
+    (server,) = settings["mcpServers"].values()
+    assert server["url"] == f"{SAID}{MCP}"
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
