@@ -168,7 +168,6 @@ def test_two_tabs_of_one_visitor_run_at_once(visit: Visit) -> None:
     assert one.context is two.context
     for page in (one, two):
         settle(page, "sampling", "max_new_tokens", 900)
-        settle(page, "loop", "loop_count", 32)
     for page, prompt in ((one, "The first"), (two, "The second")):
         page.bring_to_front()  # as a hand must: of a tab behind another no frame is due, and a click waits for one
         run(page, prompt)
@@ -182,7 +181,6 @@ def test_two_tabs_of_one_visitor_run_at_once(visit: Visit) -> None:
     reached(two, int(data(two, "t")) + 3)
     assert data(two, "state") == "running", "the other goes on"
     settle(one, "sampling", "max_new_tokens", 6)
-    settle(one, "loop", "loop_count", 2)
     one.click("#lv-run")  # a second start of the one is no start of the other
     idle(one)
     reached(two, int(data(two, "t")) + 3)
