@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from loopviz.app.texts import pick_language, table, text
 from loopviz.trace.weight import deep_bytes
 
 if TYPE_CHECKING:
+    from loopviz.app.sessions.turns import Turn
     from loopviz.lab.comparison.stored import Finished
     from loopviz.lab.experiment import Experiment
     from loopviz.lab.kept import Kept
@@ -72,6 +73,7 @@ class ComparisonRun:
         self.halted: str | None = None  # its end, if it is ended before it is done
         self.opened = False
         self.keeper: Keeper | None = None  # weighs it as it grows
+        self.turn: Turn | None = None  # its visitor's
         self._weight, self._weigh_at = 0, 0.0  # bytes; when to weigh again
         self.finished = threading.Event()
         self.seq = 0
@@ -126,12 +128,20 @@ class ComparisonRun:
                         self.seq += 1
                         self._changed.add(i)
 
+    def events(self) -> Generator[Event, None, None]:
+        """What comes of the comparison, in its visitor's turns."""
+        made = self.comparison.events()
+        return made if self.turn is None else self.turn.of(made, lambda: self.halted is not None)
+
+    def _waited(self) -> float:
+        return 0.0 if self.turn is None else self.turn.waited
+
     def advance(self, events: Iterator[Event]) -> bool:
         """Take the next event; False when there is none."""
-        started = time.perf_counter()
+        started, waited = time.perf_counter(), self._waited()
         event = next(events, None)  # without the lock: a question must not wait for a pass
         with self._lock:
-            self.experiment.seconds += time.perf_counter() - started
+            self.experiment.seconds += time.perf_counter() - started - (self._waited() - waited)
             if event is None:
                 return False
             self.seq += 1
@@ -351,7 +361,7 @@ def messages(
     """A comparison's messages: a snapshot, then what is new every `every` seconds, and its end."""
     last = clock()
     try:
-        with closing(run.comparison.events()) as events:
+        with closing(run.events()) as events:
             yield wire(run.snapshot())
             while run.advance(events):
                 now = clock()

@@ -110,7 +110,7 @@ class ComparisonJob(InPrecision):
         """Compare."""
         with ended_by(self.start.over.is_set):
             run = self.service.prepared(self.asked, self.setups, self.engines, self.session)
-        run.refused = self.reasons
+        run.refused, run.turn = self.reasons, place.turn
         return self._shown(run)
 
     def _shown(self, run: ComparisonRun) -> Iterator[str]:

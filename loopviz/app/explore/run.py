@@ -14,7 +14,7 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, nullcontext
 from typing import Any
 
@@ -24,11 +24,17 @@ from loopviz.app.explore.snapshot import Panels, token_row
 from loopviz.app.sessions.memory_budget import Keeper
 from loopviz.app.sessions.messages import dumps, wire
 from loopviz.app.sessions.registry import Registry
+from loopviz.app.sessions.turns import Turn
+from loopviz.app.texts import text
 from loopviz.panels import Focus, hero
 from loopviz.trace import Frame, Trace, changes_of
 
 SEND_EVERY = 0.08  # seconds; sending more often costs server time and no screen shows it
 HOLD = 0.15  # seconds that the words of a prompt wait for the first that is made: who has both at once is drawn once
+NOTICED, FORGOTTEN = (
+    0.2,
+    3.0,
+)  # seconds of waiting for a turn that are told; without any, after which it is told no more
 LOST = 8  # of so many bytes one more is lost between the many small objects of a run (measured: 7 to 12 %)
 SUMMARY_EVERY = 2.0  # seconds; a screen reader cannot follow more
 
@@ -277,6 +283,32 @@ def messages(
         run.finished.set()
         run.hang_up()
         run.settle()
+
+
+def in_turns(
+    run: Run, turn: Turn, made: Iterator[Frame], lang: str, mark: Mapping[str, Any]
+) -> Generator[Frame, None, None]:
+    """A run's frames, in its visitor's turns; by its own line the page is told while others of hers have theirs.
+
+    Args:
+        mark: by what the page knows that a message is about this.
+    """
+
+    def say(key: str) -> bool:
+        return run.post({"kind": "status", "text": text(lang, key) if key else "", "bad": False, **mark})
+
+    told, waited, since = False, 0.0, 0.0
+    with closing(turn.of(made, run.stop.is_set)) as frames:
+        for frame in frames:
+            now = time.monotonic()
+            if turn.waited - waited > NOTICED:
+                since, told = now, told or say("live.turns")
+            elif told and now - since > FORGOTTEN:
+                told = not say("")
+            waited = turn.waited
+            yield frame
+    if told:
+        say("")
 
 
 Runs = Registry[Run]  # of all visitors

@@ -10,7 +10,7 @@ from loopviz.app.controls.model_name import short_name
 from loopviz.app.controls.refusal import told
 from loopviz.app.explore import live_changes
 from loopviz.app.explore.answers import Questions, View, as_prompt, text_up_to
-from loopviz.app.explore.run import SEND_EVERY, Run, Runs, messages
+from loopviz.app.explore.run import SEND_EVERY, Run, Runs, in_turns, messages
 from loopviz.app.sessions import bounds
 from loopviz.app.sessions.chosen_precision import is_overflow, overflow, way_out
 from loopviz.app.sessions.job import Job, Jobs, Refused, status
@@ -281,7 +281,8 @@ class Service(Jobs):
             opening = wish.say(text(wish.lang, "live.reading"), suit=True)
         elif wish.seconds_of_reading(loaded, form) > WONDER:
             opening = wish.say(text(wish.lang, "live.reading"))
-        run, frames = self._begin(wish, form.settings, loaded)
+        run, made = self._begin(wish, form.settings, loaded)
+        frames = made if wish.place is None else in_turns(run, wish.place.turn, made, wish.lang, wish.mark)
         told = messages(run, frames, every=self.every)
         try:
             yield from wish.show(run, told, self.room.profile.seconds_run, opening)

@@ -31,6 +31,7 @@ from loopviz.figures import theme
 from loopviz.trace.weight import deep_bytes
 
 if TYPE_CHECKING:
+    from loopviz.app.sessions.turns import Turn
     from loopviz.lab.experiment import Experiment
     from loopviz.lab.kept import Kept
 
@@ -120,6 +121,7 @@ class LabRun:
         self.finished = threading.Event()
         self._halt = experiment.stop = Halt(limit)
         self.rest: Callable[[], object] = lambda: None  # called between rows: it may take its time
+        self.turn: Turn | None = None  # its visitor's
         self._drawn = (-1, 0.0)  # rows in the figure, and when it was made
         self._began = time.monotonic()
 
@@ -145,9 +147,10 @@ class LabRun:
 
     def work(self) -> None:
         """Measure, until the end or until it is stopped; never raises."""
-        end, reason = "done", ""
+        end, reason, turn = "done", "", self.turn
+        steps = self.experiment if turn is None else turn.of(self.experiment, lambda: self.halted is not None)
         try:
-            for _ in self.experiment:
+            for _ in steps:
                 if self.keeper is not None and not self.keeper.weigh(self):
                     end = "memory"
                     break

@@ -83,7 +83,7 @@ class MeasurementJob(InPrecision):
         if run is None:
             return self.stopped()
         place.left = lambda: run.experiment.eta
-        run.rest = lambda: [*place.give_way(lambda: run.halted is not None)]
+        run.rest, run.turn = (lambda: [*place.give_way(lambda: run.halted is not None)]), place.turn
         return self._shown(run, place)
 
     def _shown(self, run: LabRun, place: Place) -> Iterator[str]:

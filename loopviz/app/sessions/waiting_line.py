@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from loopviz.app.profile import LOCAL
 from loopviz.app.sessions.fair_share import LATER, PASSED, REST, Lengths, Shares, Visitor, expected
+from loopviz.app.sessions.turns import Turn, Turns
 
 _LOOK = 0.2  # seconds between two looks at whether somebody who waits has gone
 _COUNT = 1.0  # seconds between two looks at how long it still takes
@@ -96,6 +97,7 @@ class Places:
         self._line: list[Place] = []  # in the order in which they came
         self._hold: set[Place] = set()  # memory: who has a place, and who has given it up for a while
         self._shares, self._lengths = Shares(), Lengths()
+        self._turns = Turns()
 
     @contextmanager
     def join(
@@ -250,6 +252,7 @@ class Place:
         left: tells the seconds that it still takes, where what is made knows; called from other threads.
         need: bytes that it needs while it is made; it holds them while it lets others go before, too.
         passed: how many have been given memory before it, for which there was not enough.
+        turn: while others run too, of one visitor's only one computes at a time.
         came, given: when it began to wait, and got its place; held: seconds that it had one before.
     """
 
@@ -262,6 +265,12 @@ class Place:
         self.left: Callable[[], float | None] | None = None
         self.came = self.given = self.held = 0.0
         self._kept: set[object] = set()  # by those who still need it
+        self.turn = Turn(places._turns, visitor, later, self.beside)
+
+    def beside(self) -> bool:
+        """Whether another visitor has a place; beside one that others go before, only what others go before counts it."""
+        have = [*self._places._have]  # a copy, and no lock: it is looked at often
+        return any(other.visitor != self.visitor and (self.later or not other.later) for other in have)
 
     def keep(self) -> Callable[[], None]:
         """Have it until what is returned is called: work in another thread may outlast the block that joined the line."""

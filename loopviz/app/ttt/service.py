@@ -77,7 +77,7 @@ class TTTJob(Job):
         handle = engine.start(request)
         run = TTTRun(engine, handle, focus_of(asked), self.session, self.ticket, self.service.room.words)
         profile = self.service.room.profile
-        frames = paced(handle.frames, run.stop, asked.get("pace", 0))
+        frames = paced(place.turn.of(handle.frames, run.stop.is_set), run.stop, asked.get("pace", 0))
         told = messages(run, frames, self.service.every, self.service.rest)
         return self.show(run, told, profile.seconds_run)
 

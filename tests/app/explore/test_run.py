@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as hs
 
-from loopviz.app.explore.run import HOLD, Registry, Run, messages
+from loopviz.app.explore.run import FORGOTTEN, HOLD, Registry, Run, in_turns, messages
 from loopviz.app.profile import PUBLIC
 from loopviz.app.sessions.memory_budget import Keeper
 from loopviz.app.sessions.messages import dumps, wire
+from loopviz.app.texts import table
 from loopviz.panels import METRICS, PANELS, Focus, apply
 from tests.app.page_double import unpack, unwire
 from tests.trace.synthetic import make_meta, random_trace
@@ -196,6 +197,40 @@ def test_closing_halfway_closes_the_engine() -> None:
     assert frames.closed
     assert run.finished.is_set()
     assert run.end == "stopped"
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_the_page_is_told_while_other_runs_of_its_visitor_have_their_turns(monkeypatch: Any, lang: str) -> None:
+    class Turns:
+        """Waits as long before each frame as is said."""
+
+        waited = 0.0
+
+        def of(self, made: Iterator[Any], gone: Any) -> Iterator[Any]:
+            for waits, frame in zip([0.0, 0.5, 0.5, 0.0, 0.0, 0.5, 0.0], made, strict=False):
+                self.waited += waits
+                clock[0] += 0.6 * FORGOTTEN
+                yield frame
+
+    clock, told = [0.0], []
+    monkeypatch.setattr("loopviz.app.explore.run.time.monotonic", lambda: clock[0])
+    run = Run(make_meta(), PANELS)
+    frames = in_turns(run, Turns(), iter(random_trace(7, 14).frames), lang, {"ticket": "t"})  # type: ignore[arg-type]
+    next(frames)
+    next(frames)
+    assert told == [], "its page does not listen yet"
+    run.attach(lambda message: message is None or told.append(json.loads(message)) is None)
+
+    def heard() -> list[str]:
+        words = [message["text"] for message in told]
+        told.clear()
+        return words
+
+    said = [heard() for _ in frames]
+    words = table(lang)["live.turns"]
+    assert said == [[words], [], [""], [words], []]
+    assert [message["text"] for message in told] == [""], "it is over"
+    assert told[0] == {"kind": "status", "text": "", "bad": False, "ticket": "t"}
 
 
 def test_an_engine_that_fails_is_told_apart() -> None:
