@@ -167,16 +167,16 @@ def test_a_disk_that_fills_leaves_no_half_file(here):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a trial is a forked process")
 def test_saved_table_is_replaced_by_half_a_table_files_of_every_kind_are_old_or_new_after_a_kill(here):
-    """Processes that save in a loop are killed at random moments: 52 times, every kind of file four times."""
+    """Processes that save in a loop are killed at random moments: 26 times, every kind of file twice."""
     path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
     done = subprocess.run(
-        [sys.executable, "-m", "tests.saving", str(here), "52", str(os.getpid())],
+        [sys.executable, "-m", "tests.saving", str(here), "26", str(os.getpid())],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stdout + done.stderr[-2_000:]
-    assert "52 kills" in done.stdout
+    assert "26 kills" in done.stdout
 
 
 def left_by(folder: Path, prefix: str = ".loopviz-") -> Path:

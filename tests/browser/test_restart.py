@@ -8,12 +8,12 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from loopviz.app.texts import table
 from tests.browser.conftest import PATIENCE, ROOT, _free_port, bare
@@ -157,6 +157,87 @@ def test_nothing_waits_for_another_version_and_what_was_typed_outlives_the_reloa
     run.click()
     expect(banner).to_have_text(WORDS["page.server.changed"])
     expect(page.get_by_text(WORDS["page.server.old"])).to_be_visible()
+    page.context.close()
+
+
+STORY = "Once upon a time there was a little dog who wanted to see the sea. "
+RUNNING = '.lv-page[data-state="running"]'
+DONE = '.lv-page[data-end="done"][data-state="idle"]'
+
+
+def field(page: Page, name: str) -> Locator:
+    return page.locator(f'[data-field="{name}"] :is(input, textarea, select)')
+
+
+def filled(page: Page, **values: str) -> None:
+    for name, value in values.items():
+        field(page, name).fill(value)
+
+
+def long_ttt(page: Page) -> None:
+    """A run of TTT that goes on for a minute, and has begun."""
+    filled(page, prompt=STORY, max_new_tokens="256")
+    field(page, "pace").select_option("4")
+    page.locator(".lv-go").click()
+    page.wait_for_selector('[data-i="3"]', state="attached")
+
+
+def long_measurement(page: Page) -> None:
+    """A measurement of sixteen rows, of which one is there."""
+    page.locator('.lv-task[data-task="perplexity"]').click()
+    page.locator(".lv-asking > details > summary").click()
+    filled(page, text=STORY * 400, paths="cache", loops=", ".join(map(str, range(1, 17))), limit_tokens="400")
+    page.locator(".lv-as-set").click()
+    page.wait_for_function("() => +document.querySelector('.lv-page').dataset.rows >= 1")
+
+
+def long_comparison(page: Page) -> None:
+    """A comparison of three cards, of which the first has words."""
+    page.locator(".lv-asking > details > summary").click()
+    filled(page, prompt="Lily had a small boat", max_new_tokens="230")
+    page.locator(".lv-go").click()
+    page.wait_for_selector(f'{RUNNING}:not([data-run=""])')
+    expect(page.locator(".lv-setup .lv-card-text span").nth(3)).to_be_attached()
+
+
+# By page: what is begun, what is counted of it as it stands there, what is begun instead of it, and what begins that.
+PAGES: dict[str, tuple[Callable[[Page], None], str, dict[str, str], str]] = {
+    "ttt": (long_ttt, ".lv-words [data-i]", {"max_new_tokens": "5"}, ".lv-go"),
+    "lab": (long_measurement, ".lv-table tbody tr", {"loops": "1, 2", "limit_tokens": "64"}, ".lv-as-set"),
+    "compare": (long_comparison, ".lv-setup .lv-card-text span", {"max_new_tokens": "4"}, ".lv-go"),
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_that_makes_something_outlives_its_server(browser: Browser, server: Restarted, name: str) -> None:
+    """Explore alone was tried (m1); TTT, the Lab and Compare have a head that is to do the same, in mid-run too."""
+    begin, made, instead, go = PAGES[name]
+    page, errors = browser.new_context(locale="zh-CN").new_page(), []
+    page.set_default_timeout(PATIENCE)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(server.url + name)
+    page.wait_for_selector('.lv-page[data-ready="1"][data-model="ready"]')
+    page.evaluate("window.same = true")
+    begin(page)
+    assert page.locator(RUNNING).count(), "it had ended before the server went"
+
+    server.kill()
+    expect(page.locator(".lv-away span")).to_contain_text(WORDS["page.server.away"])
+    expect(page.get_by_text(WORDS["page.server.cut"])).to_be_visible()
+    expect(page.locator('.lv-page[data-state="idle"]')).to_be_attached()
+    assert page.locator(made).count(), "what was made can still be seen"
+    filled(page, **instead)  # something else is asked for while nobody is there
+    page.locator(go).click()
+    expect(page.get_by_text(WORDS["page.server.waits"])).to_be_visible()
+
+    server.start()
+    expect(page.locator(DONE)).to_be_attached()
+    assert page.evaluate("window.same"), "it was loaded anew"
+    assert {key: field(page, key).input_value() for key in instead} == instead
+    expect(page.locator(".lv-bad")).to_have_count(0)
+    if name == "lab":
+        expect(page.locator(made)).to_have_count(2)
+    assert errors == []
     page.context.close()
 
 
