@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from loopviz import imports
-from loopviz.app.profile import PROFILES, profile_of, with_usual_precision, with_usual_store
+from loopviz.app.profile import PROFILES, on_its_device, profile_of, with_usual_precision, with_usual_store
 from loopviz.app.server import zero_gpu
 from loopviz.app.sessions import run_log
 from loopviz.machine import PRECISIONS
@@ -29,13 +29,14 @@ def serve(arguments: Sequence[str] | None = None, *, program: str | None = None,
     options = parser.parse_args(arguments)
     try:
         profile = with_usual_store(profile_of(options.host, os.environ, options.profile), os.environ)
+        profile = replace(profile, device=options.device or profile.device)
         profile = with_usual_precision(profile, os.environ)
+        profile = on_its_device(replace(profile, precision=options.precision or profile.precision))
         from loopviz.app.server.request_guard import rules_of
 
         rules_of(options.host, os.environ)
     except ValueError as error:
         parser.error(str(error))
-    profile = replace(profile, precision=options.precision or profile.precision)
     print(f"* Profile: {profile.name}", flush=True)
     run_log.set_up(profile)
     if profile.zero_gpu:
@@ -80,6 +81,8 @@ def _parser(program: str | None, more: str | None) -> argparse.ArgumentParser:
         "125 ms here, as it is of every small model, else half or int8); pages say which, and what it costs"
     )
     parser.add_argument("--precision", choices=PRECISIONS, help=told)
+    told = "where models are computed: cpu (the default), cuda, cuda:1, mps, xpu, or auto (an accelerator where there is one)"
+    parser.add_argument("--device", help=told)
     named = [name.strip() for name in os.environ.get("LOOPVIZ_IMPORT", "").split(",") if name.strip()]
     parser.add_argument(
         imports.OPTION, dest="imports", action="append", default=named, metavar="MODULE", help=imports.HELP

@@ -73,6 +73,7 @@ class Profile:
         zero_gpu: whether it is a Space on ZeroGPU hardware, whose card is not used; that is told.
         precision: what the weights of its models are held in, one of `loopviz.machine.PRECISIONS`; a server that is opened by a command has
             `auto` (:func:`with_usual_precision`).
+        device: where its models are computed, as :func:`loopviz.model.devices.resolve_device` takes it; TTT models are on the CPU.
         engine: where its models run, as `LOOPVIZ_ENGINE` is written (:mod:`loopviz.engine.address`); "": in this process.
         log: a line for every run: "text" or "json"; "": none. log_prompts: whether prompts, and errors' messages, may be in it.
         sessions: pages whose form Gradio remembers, at up to half a megabyte each; of one that it forgot it makes it anew.
@@ -142,6 +143,7 @@ class Profile:
     answer_bytes: int
     sessions: int
     precision: str = "exact"
+    device: str = "cpu"
     store: str = ""
     store_dataset: str = ""
     engine: str = ""
@@ -318,7 +320,8 @@ def profile_of(host: str, environ: Mapping[str, str], asked: str | None = None) 
         environ: `LOOPVIZ_PROFILE` asks too; `SPACE_ID` is a Space's; `LOOPVIZ_NAMED_MODELS`: ids of the Hub, with commas;
             `LOOPVIZ_STORE`: the folder of stored runs; `LOOPVIZ_STORE_DATASET`: the dataset that holds it; as :func:`with_usual_store` else.
             `LOOPVIZ_LOG`: `text` or `json`; `LOOPVIZ_LOG_PROMPTS`: `1` or `0`. `SPACES_ZERO_GPU`: a Space's, on that hardware.
-            `LOOPVIZ_PRECISION`: what weights are held in. `LOOPVIZ_ENGINE`: where models run.
+            `LOOPVIZ_PRECISION`: what weights are held in; `LOOPVIZ_DEVICE`: where they are, which is not looked at here.
+            `LOOPVIZ_ENGINE`: where models run.
         asked: by the command line; counts before the environment.
 
     Raises:
@@ -337,6 +340,8 @@ def profile_of(host: str, environ: Mapping[str, str], asked: str | None = None) 
     found = replace(found, zero_gpu=True) if zero_gpu(environ) else found
     if precision := _one_of(environ, "LOOPVIZ_PRECISION", ("", *PRECISIONS)):
         found = replace(found, precision=precision)
+    if device := environ.get("LOOPVIZ_DEVICE", "").strip():
+        found = replace(found, device=device)
     if engine := engine_address(environ.get(VARIABLE, "")):
         found = replace(found, engine=str(engine))
     if dataset := environ.get(STORE_DATASET, "").strip():
@@ -357,9 +362,33 @@ def with_usual_store(profile: Profile, environ: Mapping[str, str]) -> Profile:
 
 
 def with_usual_precision(profile: Profile, environ: Mapping[str, str]) -> Profile:
-    """The profile with `auto` where nobody named a precision: exact wherever that is as quick as one reads along."""
+    """The profile with `auto` where nobody named a precision: exact wherever that is as quick as one reads along. Exact on a device, for it is
+    the processor that this is measured on."""
     named = environ.get("LOOPVIZ_PRECISION", "").strip()
-    return profile if named else replace(profile, precision=USUAL_PRECISION)
+    return profile if named or profile.device != "cpu" else replace(profile, precision=USUAL_PRECISION)
+
+
+def on_its_device(profile: Profile) -> Profile:
+    """The profile with the device that its name means on this machine; for another than the CPU that imports PyTorch.
+
+    Raises:
+        ValueError: no such device, or none of it here; one beside a cluster, which has its own; or a precision other than exact on it.
+    """
+    if profile.device == "cpu":
+        return profile
+    if profile.engine:
+        raise ValueError(
+            f"device={profile.device!r}: models run on the cluster {profile.engine}, on devices of its own; leave it out"
+        )
+    from loopviz.model.devices import resolve_device
+
+    device = resolve_device(profile.device)
+    if device.type != "cpu" and profile.precision != "exact":
+        raise ValueError(
+            f"precision={profile.precision!r}: half and int8 are measured, and computed, on the CPU, and device={profile.device!r} is {device}; "
+            "leave one of them out"
+        )
+    return replace(profile, device=str(device))
 
 
 def zero_gpu(environ: Mapping[str, str]) -> bool:

@@ -21,7 +21,7 @@ from loopviz.engine.engine import (
     Reading,
     Request,
 )
-from loopviz.engine.lowered import decided, lowered, refuse_packed
+from loopviz.engine.lowered import PrecisionRefused, decided, lowered, refuse_packed
 from loopviz.engine.pieces import decode, encode
 from loopviz.engine.prompt_words import unread_share
 from loopviz.engine.rate import rate_of
@@ -33,6 +33,7 @@ from loopviz.hub_download import EndableFetch
 from loopviz.model.checkpoints import inspect
 from loopviz.model.checkpoints.load import (
     CheckpointLimits,
+    LoadedCheckpoint,
     Note,
     PreparedCheckpoint,
     Terms,
@@ -232,12 +233,14 @@ class LocalPrepared:
         name: what was asked for.
         precision: what it is to be held in.
         must: whether it is refused where it cannot be that.
+        device: where it is computed, as :func:`loopviz.model.devices.resolve_device` takes it.
     """
 
     name: str
     checkpoint: PreparedCheckpoint
     precision: str = "exact"
     must: bool = False
+    device: str = "cpu"
 
     @property
     def n_weights(self) -> int:
@@ -273,9 +276,24 @@ class LocalPrepared:
 
     def load(self) -> LocalEngine:
         """Read the weights; CheckpointError where they do not fit, or cannot be read after all, PrecisionRefused."""
-        found = lowered(self.checkpoint.load, self.precision, self.must)
+        found = lowered(self.checkpoint.load, self.precision, self.must) if self.device == "cpu" else self._placed()
         found.model.requires_grad_(False)
         return LocalEngine(self.name, found.model, found.tokenizer, found.source, found.notes)
+
+    def _placed(self) -> LoadedCheckpoint:
+        """On a device, in float32; layers that it does not hold stay in main memory, and that is noted."""
+        from loopviz.model.devices import resolve_device
+        from loopviz.model.placing import place
+
+        if self.precision != "exact":
+            said = f"models are computed on {self.device} here, in float32"
+            raise PrecisionRefused("precision_device", said, precision=self.precision, device=self.device)
+        found = self.checkpoint.load()
+        if not (behind := place(found.model, resolve_device(self.device))):
+            return found
+        words = f"{behind} of its layers stay in main memory, for {self.device} does not hold them: they are brought there as they are used"
+        note = Note("layers_behind", words, {"layers": str(behind), "device": self.device})
+        return replace(found, notes=(*found.notes, note))
 
 
 def prepare(
@@ -290,6 +308,7 @@ def prepare(
     unwanted: Callable[[], bool],
     precision: str = "exact",
     chosen: bool = False,
+    device: str = "cpu",
 ) -> Prepared:
     """Bring a model here and look through it: all but the weights.
 
@@ -304,6 +323,7 @@ def prepare(
         unwanted: once it says so, a download ends.
         precision: what it is to be held in (:func:`loopviz.engine.lowered.lowered`).
         chosen: whether it must be that: else it is held in float32 where it cannot, and that is noted.
+        device: where it is computed.
 
     Raises:
         CheckpointError: it cannot be had, or is more than the limits allow (CheckpointTooLarge).
@@ -318,7 +338,9 @@ def prepare(
         terms=Terms(largest if bounded else None, EndableFetch(unwanted)),
         apart=texts if apart else None,
     )
-    return LocalPrepared(name, prepared, precision, chosen)
+    if device != "cpu" and precision == "auto":
+        precision = "exact"
+    return LocalPrepared(name, prepared, precision, chosen, device)
 
 
 def free_memory() -> int:

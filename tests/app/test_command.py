@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from loopviz.app import command, main
+from loopviz.model import devices
 from loopviz.paths import PACKAGE
 
 
@@ -28,6 +30,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "LOOPVIZ_PROFILE",
         "LOOPVIZ_IMPORT",
         "LOOPVIZ_PRECISION",
+        "LOOPVIZ_DEVICE",
         "SPACE_ID",
     ):
         monkeypatch.delenv(name, raising=False)
@@ -67,6 +70,49 @@ def test_what_weights_are_held_in_reaches_the_app(monkeypatch: pytest.MonkeyPatc
     assert found == ["auto", "half", "int8", "exact"]
 
 
+@pytest.mark.usefixtures("opened")
+def test_where_models_are_computed_reaches_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU's is the command line's alone; the app's models were computed on the processor of a machine that had one."""
+    found: list[tuple[str, str]] = []
+    monkeypatch.setattr(main, "build", lambda model, *, profile: found.append((profile.device, profile.precision)))
+    command.serve([])
+    monkeypatch.setattr(
+        devices, "resolve_device", lambda name: torch.device("cuda:0" if name in ("auto", "cuda") else "cpu")
+    )
+    command.serve(["--device", "auto"])
+    command.serve(["--device", "cuda", "--precision", "exact"])
+    monkeypatch.setenv("LOOPVIZ_DEVICE", "cuda")
+    command.serve([])
+    command.serve(["--device", "cpu"])
+    assert found == [("cpu", "auto"), *[("cuda:0", "exact")] * 3, ("cpu", "auto")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--device", "tpu"], "device='tpu': must be auto, cpu, cuda"),
+        (["--device", "cuda:0x"], "device='cuda:0x': must be"),
+        (["--device", "cuda", "--precision", "int8"], "precision='int8': half and int8 are measured"),
+        (["--device", "cuda", "--precision", "auto"], "precision='auto': half and int8 are measured"),
+    ],
+)
+def test_a_device_that_is_none_and_a_precision_that_it_has_not_are_named(
+    opened: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    said: str,
+) -> None:
+    right = devices.resolve_device
+    there = lambda name: torch.device("cuda:0") if name == "cuda" else right(name)  # noqa: E731
+    monkeypatch.setattr(devices, "resolve_device", there)
+    with pytest.raises(SystemExit) as ended:
+        command.serve(arguments)
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+    assert not opened
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
@@ -74,6 +120,7 @@ def test_what_weights_are_held_in_reaches_the_app(monkeypatch: pytest.MonkeyPatc
         ("LOOPVIZ_PROFILE", "friends", "profile='friends'"),
         ("LOOPVIZ_FRAMES", "nonsense", "LOOPVIZ_FRAMES"),
         ("LOOPVIZ_PRECISION", "quarter", "LOOPVIZ_PRECISION='quarter'"),
+        ("LOOPVIZ_DEVICE", "abacus", "device='abacus'"),
     ],
 )
 def test_what_the_environment_says_wrongly_is_named(

@@ -14,10 +14,12 @@ import torch
 
 from loopviz.checks import FieldError
 from loopviz.engine import StreamSettings, run, run_meta
+from loopviz.engine.engine import Request
 from loopviz.engine.local import LocalEngine, LocalPrepared
 from loopviz.engine.lowered import TEXT, PrecisionRefused, fidelity, lowered, pass_ms, short_logits
 from loopviz.engine.many import stream_many
 from loopviz.engine.work import Rate
+from loopviz.model import devices, placing
 from loopviz.model.checkpoints import precision_choice
 from loopviz.model.checkpoints.load import LoadedCheckpoint, load_checkpoint, prepare_checkpoint
 from loopviz.model.precision import PrecisionError, held_name, lower, quantise, weight_bytes
@@ -201,6 +203,32 @@ def test_weights_that_are_here_are_not_read_twice(llama_folder: Callable[..., Pa
     assert [note.code for note in again.describe().notes] == [note.code for note in half.notes], (
         "what it costs is as it was"
     )
+
+
+def test_a_model_on_a_device_is_exact_and_says_what_of_it_stayed_behind(
+    llama_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No other device is here: the CPU stands for one that holds all, and for one that holds a part."""
+    checkpoint = prepare_checkpoint(llama_folder())
+    here = LocalPrepared("mine", checkpoint).load()
+    assert isinstance(here, LocalEngine)
+    monkeypatch.setattr(devices, "resolve_device", lambda name: torch.device("cpu"))
+    for room, behind in ((None, []), (weight_bytes(here.model) - 1, ["layers_behind"])):
+        monkeypatch.setattr(placing, "room_on", lambda device, room=room: room)
+        there = LocalPrepared("mine", checkpoint, device="cuda").load()
+        assert isinstance(there, LocalEngine)
+        assert [note.code for note in there.notes if note.code == "layers_behind"] == behind
+        texts = [
+            [frame["token_id"] for frame in engine.start(Request("Once", settings={"max_new_tokens": 5})).frames]
+            for engine in (here, there)
+        ]
+        assert texts[0] == texts[1]
+    for precision in ("half", "int8"):
+        with pytest.raises(
+            PrecisionRefused, match="models are computed on cuda here, in float32; choose 'exact'"
+        ) as refused:
+            LocalPrepared("mine", checkpoint, precision, must=True, device="cuda").load()
+        assert refused.value.code == "precision_device"
 
 
 def test_a_run_that_runs_over_in_float16_is_told_so(llama_folder: Callable[..., Path]) -> None:

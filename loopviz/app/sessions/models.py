@@ -478,6 +478,7 @@ class ModelRoom:
                 unwanted=loading.unwanted,
                 precision=chosen or self.profile.precision,
                 chosen=bool(chosen),
+                device=self.profile.device,
             )
             if (found := self._same(prepared, loading)) is not None:
                 return found
