@@ -35,7 +35,7 @@ APP = PACKAGE / "app"
 # Numbers of a module of the app that are no limits of a server, and why.
 NO_LIMITS = {
     "how often something is done, or looked at": """
-        main.WARM_AFTER main.WARM_SOON sessions.models.TURN explore.run.HOLD explore.service.WONDER compare.run.SEND_EVERY compare.run.WEIGH_EVERY learn.run.SEND_EVERY explore.run.SEND_EVERY explore.run.SUMMARY_EVERY
+        main.WARM_AFTER main.WARM_SOON sessions.turns._LOOK explore.run.NOTICED explore.run.FORGOTTEN sessions.models.TURN explore.run.HOLD explore.service.WONDER compare.run.SEND_EVERY compare.run.WEIGH_EVERY learn.run.SEND_EVERY explore.run.SEND_EVERY explore.run.SUMMARY_EVERY
         explore.event_stream.KEEP_ALIVE ttt.run.SEND_EVERY ttt.run.REST ttt.run.DRAWN lab.run.SEND_EVERY lab.run.DRAW_EVERY teach.run.SEND_EVERY sessions.models.LINGER sessions.models.LOOK sessions.model_status.STEP
         sessions.waiting_line._LOOK sessions.waiting_line._COUNT sessions.memory_budget._TRIM_EVERY server.assets.PATIENCE""",
     "what a page, a link or a call looks like that is well-formed: the same on every server, for links go from one to another": """
@@ -57,7 +57,7 @@ NO_LIMITS = {
         server.link_preview.KEPT_CARDS server.link_preview.WAITING_CARDS""",
     "whose turn it is in the line, and not whether": """
         sessions.fair_share.HALF_LIFE sessions.fair_share.CROWD sessions.fair_share.OWED sessions.fair_share.LATER
-        sessions.fair_share.REST sessions.fair_share.PASSED sessions.fair_share._IDLE sessions.fair_share._KEPT sessions.fair_share._RECENT""",
+        sessions.turns.TURN sessions.turns.AWAY sessions.fair_share.REST sessions.fair_share.PASSED sessions.fair_share._IDLE sessions.fair_share._KEPT sessions.fair_share._RECENT""",
     "how a thing is done, and not whether": """
         compare.service.CHARACTERS_A_TOKEN explore.event_stream._QUICK explore.run.LOST server.request_guard.SHORT teach.run._STEP_BYTES teach.run._TRAINED_BYTES""",
 }

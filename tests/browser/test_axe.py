@@ -72,11 +72,11 @@ def passes(page: Page, within: str | None = None) -> None:
     page.add_style_tag(content="*, *::before, *::after { transition: none !important; animation: none !important }")
     english = page.evaluate("document.documentElement.lang") == "en"
     found = []
-    for options in (OPTIONS, COLOURS) if english else (WITHOUT_COLOURS,):
+    for i, options in enumerate((OPTIONS, COLOURS) if english else (WITHOUT_COLOURS,)):
+        if i:
+            turned(page)
         look = "dark" if page.evaluate("document.body.classList.contains('dark')") else "light"
         found += [f"{look}: {one}" for one in findings(page, within, options)]
-        if english:
-            turned(page)
     assert not found, f"{len(found)} findings:\n" + "\n".join(found[:60])
 
 

@@ -148,6 +148,7 @@ export class Frame {
       return;
     }
     this.tell({ ...asked, visitor: visitor() });
+    if (this.away.state === "away") setTimeout(() => this.cut()); // likewise: it waits for the server, and not for a place
   }
 
   /** A message has come of what was begun. @param {any} message */
