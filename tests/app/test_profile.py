@@ -57,7 +57,7 @@ NO_LIMITS = {
         server.link_preview.KEPT_CARDS server.link_preview.WAITING_CARDS""",
     "whose turn it is in the line, and not whether": """
         sessions.fair_share.HALF_LIFE sessions.fair_share.CROWD sessions.fair_share.OWED sessions.fair_share.LATER
-        sessions.turns.TURN sessions.turns.AWAY sessions.fair_share.REST sessions.fair_share.PASSED sessions.fair_share._IDLE sessions.fair_share._KEPT sessions.fair_share._RECENT""",
+        sessions.turns.TURN sessions.turns.AHEAD sessions.turns.AWAY sessions.fair_share.REST sessions.fair_share.PASSED sessions.fair_share._IDLE sessions.fair_share._KEPT sessions.fair_share._RECENT""",
     "how a thing is done, and not whether": """
         compare.service.CHARACTERS_A_TOKEN explore.event_stream._QUICK explore.run.LOST server.request_guard.SHORT teach.run._STEP_BYTES teach.run._TRAINED_BYTES""",
 }

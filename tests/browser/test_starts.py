@@ -165,7 +165,8 @@ def test_going_on_while_a_start_has_nothing_to_show_yet_takes_its_place(visit: V
 def goes_on(page: Page) -> None:
     """Wait for three more tokens of a run, or for its own end: it is another's machine that says how far it is."""
     page.wait_for_function(
-        "n => { const d = document.querySelector('.lv').dataset; return d.end || +d.t >= n; }", arg=int(data(page, "t")) + 3
+        "n => { const d = document.querySelector('.lv').dataset; return d.end || +d.t >= n; }",
+        arg=int(data(page, "t")) + 3,
     )
     assert data(page, "end") in ("", "length"), "the other's stop, or start, is not its"
 

@@ -298,7 +298,7 @@ def in_turns(
         return run.post({"kind": "status", "text": text(lang, key) if key else "", "bad": False, **mark})
 
     told, waited, since = False, 0.0, 0.0
-    with closing(turn.of(made, run.stop.is_set)) as frames:
+    with closing(turn.of(made, run.stop.is_set, lambda frame: frame["pass_runs"] or 1)) as frames:
         for frame in frames:
             now = time.monotonic()
             if turn.waited - waited > NOTICED:

@@ -206,7 +206,7 @@ def test_the_page_is_told_while_other_runs_of_its_visitor_have_their_turns(monke
 
         waited = 0.0
 
-        def of(self, made: Iterator[Any], gone: Any) -> Iterator[Any]:
+        def of(self, made: Iterator[Any], gone: Any, runs: Any) -> Iterator[Any]:
             for waits, frame in zip([0.0, 0.5, 0.5, 0.0, 0.0, 0.5, 0.0], made, strict=False):
                 self.waited += waits
                 clock[0] += 0.6 * FORGOTTEN

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from loopviz.app.sessions import turns
 from loopviz.app.sessions.fair_share import Visitor
 from loopviz.app.sessions.turns import AWAY, TURN
 from loopviz.app.sessions.waiting_line import Place, Places
@@ -23,9 +24,14 @@ def never() -> bool:
 
 
 class Made:
-    """Steps that take a while: who is in one with whom is noted."""
+    """Steps that take a while: who is in one with whom is noted.
 
-    def __init__(self) -> None:
+    Args:
+        step: seconds that one takes.
+    """
+
+    def __init__(self, step: float = STEP) -> None:
+        self.step = step
         self.steps: Counter[str] = Counter()
         self.at_once: Counter[int] = Counter()  # by how many of the same visitor compute
         self._now: list[str] = []
@@ -36,7 +42,7 @@ class Made:
             with self._lock:
                 self._now.append(whose)
                 self.at_once[self._now.count(whose)] += whose == "anna"
-            time.sleep(STEP)
+            time.sleep(self.step)
             with self._lock:
                 self._now.remove(whose)
             self.steps[name] += 1
@@ -171,6 +177,41 @@ def test_a_measurement_of_another_stops_no_run_from_being_made_at_once(stack: Ex
         place = given(stack, places, ANNA)
         going(stack, lambda n=n, place=place: place.turn.of(made.by(f"{n}"), never))
     until(lambda: made.at_once[2] > 5)
+
+
+def test_who_has_had_more_time_than_another_waits_until_that_one_has_caught_up(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of 64 loops had a core for itself beside five that shared one."""
+    monkeypatch.setattr(turns, "AHEAD", 0.1)
+    places, shared, deep = Places(9), Made(), Made(0.05)
+    for n in range(4):
+        place = given(stack, places, Visitor(f"{n}", ""))
+        going(stack, lambda n=n, place=place: place.turn.of(shared.by(f"{n}", ""), never, lambda step: 4))
+    place = given(stack, places, ANNA)
+    going(stack, lambda: place.turn.of(deep.by("deep"), never))
+    until(lambda: min(shared.steps[f"{n}"] for n in range(4)) > 40)
+    before = deep.steps["deep"], shared.steps["0"]
+    until(lambda: shared.steps["0"] > before[1] + 200)
+    had = 0.05 * (deep.steps["deep"] - before[0]), STEP / 4 * (shared.steps["0"] - before[1])
+    assert 0.5 < had[0] / had[1] < 2.5, (
+        "as much time as each of the others; a step takes a little longer than it sleeps"
+    )
+    assert place.turn.waited > 0
+
+
+def test_who_was_away_has_saved_nothing_up(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "AHEAD", 0.1)
+    places, made = Places(9), Made()
+    run = given(stack, places, ANNA)
+    going(stack, lambda: run.turn.of(made.by("run"), never))
+    other = given(stack, places, BEN)
+    until(lambda: made.steps["run"] > 60)
+    going(stack, lambda: other.turn.of(made.by("ben", "ben"), never))
+    until(lambda: made.steps["ben"] > 5)
+    before = made.steps["run"]
+    until(lambda: made.steps["ben"] > 30)
+    assert made.steps["run"] > before + 10
 
 
 def test_what_is_made_is_closed_with_its_turns_and_its_errors_pass(stack: ExitStack) -> None:
