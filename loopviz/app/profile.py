@@ -36,6 +36,7 @@ class Profile:
         runs_at_once: runs, comparisons and measurements made at a time, on all pages together. Runs of one model share passes: eight take
             a third to a half of the time that they take one after the other. Each may be `run_bytes` in the end.
         measurements_at_once: of these, comparisons and measurements, and on TTT texts that are read again: each has passes of its own.
+        runs_of_one: of these, of one visitor: what is left is free for those who come while all of hers are made.
         queue: of runs that may wait in all; who comes later is told so.
         kept_bytes: of finished runs, comparisons, measurements and opened files together.
         carried_runs: that visitors took from one page to another, kept at a time; carried_seconds: each, after it was last looked at.
@@ -92,6 +93,7 @@ class Profile:
     together_bytes: int
     runs_at_once: int
     measurements_at_once: int
+    runs_of_one: int
     queue: int
     kept_bytes: int
     carried_runs: int
@@ -166,6 +168,7 @@ LOCAL = Profile(
     together_bytes=8 * GIB,
     runs_at_once=15,
     measurements_at_once=2,
+    runs_of_one=15,
     queue=64,
     kept_bytes=2 * GIB,
     carried_runs=64,
@@ -231,6 +234,7 @@ PUBLIC = Profile(
     together_bytes=4 * GIB,
     runs_at_once=8,
     measurements_at_once=2,
+    runs_of_one=3,
     queue=64,
     kept_bytes=1 * GIB,
     carried_runs=64,

@@ -16,6 +16,7 @@ SIZES = ("work_bytes", "together_bytes", "run_bytes", "kept_bytes", "trace_bytes
 COUNTS = (
     "runs_at_once",
     "measurements_at_once",
+    "runs_of_one",
     "queue",
     "ttt_tokens",
     "trace_tokens",

@@ -43,7 +43,15 @@ def status(line: str, bad: bool = False, **more: Any) -> str:
 def in_line(ahead: Ahead, lang: str) -> str:
     """What is said to one who waits for a place: how many are before, who runs, and how long it is likely to take."""
     running = ", ".join(text(lang, f"nav.{page}") for page in ahead.running)
-    key = "live.queued.memory" if ahead.memory else "live.queued" if ahead.waiting else "live.queued.next"
+    key = (
+        "live.queued.own"
+        if ahead.own
+        else "live.queued.memory"
+        if ahead.memory
+        else "live.queued"
+        if ahead.waiting
+        else "live.queued.next"
+    )
     line = text(lang, key, n=ahead.waiting, running=running)
     if ahead.seconds is None:
         turn = text(lang, "live.queued.open")
@@ -224,6 +232,7 @@ class Jobs:
             room.profile.runs_at_once,
             room.profile.queue,
             most_later=room.profile.measurements_at_once,
+            most_own=room.profile.runs_of_one,
             share=room.profile.together_bytes,
         )
         self.starts = Starts(room.profile.pages)

@@ -33,6 +33,7 @@ class Ahead(NamedTuple):
         seconds: until its turn, as coarse as such a guess is (:func:`rounded`); None: not known.
         gave_way: whether it had a place, and let another go before.
         memory: whether a place is free for it, and only memory is not.
+        own: whether as many of its visitor's own have a place as may: it waits for one of these.
     """
 
     waiting: int
@@ -40,6 +41,7 @@ class Ahead(NamedTuple):
     seconds: float | None = None
     gave_way: bool = False
     memory: bool = False
+    own: bool = False
 
 
 class Taken(NamedTuple):
@@ -79,6 +81,7 @@ class Places:
         most_later: of the runs made at a time, how many may be of those that others go before: each of these has passes of its own,
             while runs of one model share theirs; None: any number.
         share: bytes that what is made may need together; None: any number.
+        most_own: places that one visitor may have at a time; None: all of them.
     """
 
     def __init__(
@@ -88,10 +91,12 @@ class Places:
         clock: Callable[[], float] = time.monotonic,
         most_later: int | None = None,
         share: float | None = None,
+        most_own: int | None = None,
     ) -> None:
         self.most, self.longest, self._clock = most, longest, clock
         self.share = math.inf if share is None else share
         self.most_later = most if most_later is None else most_later
+        self.most_own = most if most_own is None else most_own
         self._changed = threading.Condition()
         self._have: list[Place] = []
         self._line: list[Place] = []  # in the order in which they came
@@ -133,10 +138,15 @@ class Places:
         finally:
             leave()
 
-    def _open(self, later: bool) -> bool:
-        """Whether a place is free for one that lets others go before (`later`), or for one that does not."""
-        taken = sum(place.later for place in self._have)
-        return len(self._have) < self.most and not (later and taken >= self.most_later)
+    def _full_of(self, visitor: Visitor) -> bool:
+        """Whether a visitor has as many places as one may."""
+        return self.most_own < self.most and sum(place.visitor == visitor for place in self._have) >= self.most_own
+
+    def _open(self, place: Place) -> bool:
+        """Whether a place is free for one, by its kind and its visitor."""
+        taken = sum(each.later for each in self._have)
+        free = len(self._have) < self.most and not (place.later and taken >= self.most_later)
+        return free and not self._full_of(place.visitor)
 
     def _fits(self, place: Place) -> bool:
         """Whether memory does for one; it does for what holds its own already, and for what is made alone."""
@@ -152,9 +162,7 @@ class Places:
     def _admit(self, place: Place, known: bool) -> None:
         """Raises LineFull; `known`: whether its visitor is."""
         visitor = place.visitor
-        if self.longest is None or (
-            self._open(place.later) and self._fits(place) and not self._kept(place, self._line)
-        ):
+        if self.longest is None or (self._open(place) and self._fits(place) and not self._kept(place, self._line)):
             return
         room = self.longest - len(self._line)
         if room <= 0:
@@ -180,7 +188,7 @@ class Places:
         """
         passed: list[Place] = []
         for one in self._order():
-            if not self._open(one.later):
+            if not self._open(one):
                 continue
             if self._kept(one, passed):
                 continue
@@ -294,12 +302,17 @@ class Place:
                 return None
             order, have = places._order(), places._have
             before = order[: order.index(self)]
-            memory = places._open(self.later)  # a free place goes to who is next: it is not for want of one
-            if places.most_later < places.most and sum(place.later for place in have) >= places.most_later:
+            memory = places._open(self)  # a free place goes to who is next: it is not for want of one
+            own = places._full_of(self.visitor)
+            if own:
+                before, have = ([place for place in some if place.visitor == self.visitor] for some in (before, have))
+            elif places.most_later < places.most and sum(place.later for place in have) >= places.most_later:
                 if self.later:  # it waits for others of its kind alone
                     before, have = ([place for place in some if place.later] for some in (before, have))
                 else:  # those that cannot have the next place are passed
                     before = [place for place in before if not place.later]
+            if not own:  # those of whom as many have a place as may do not go before anybody else
+                before = [place for place in before if not places._full_of(place.visitor)]
             of = places._lengths.of
             lengths = [places._left(place) if place.held else of(place.page, place.seconds) for place in before]
             if memory:
@@ -307,7 +320,7 @@ class Place:
             else:
                 seconds = expected(map(places._left, have), lengths)
             running = tuple(place.page for place in have)
-        return Ahead(len(before), running, None if seconds is None else rounded(seconds), self.held > 0, memory)
+        return Ahead(len(before), running, None if seconds is None else rounded(seconds), self.held > 0, memory, own)
 
     def wait(self, gone: Callable[[], bool]) -> Iterator[Ahead]:
         """Wait for a place, or until `gone()`; meanwhile each new state of the line."""
@@ -334,7 +347,8 @@ class Place:
             if self not in places._have or len(places._have) < places.most or now - self.given < REST:
                 return False
             own = places._shares.owed(self.visitor, now)
-            first = next(filter(places._fits, places._order()), None)  # what this holds it goes on to hold
+            others = (place for place in places._order() if places._fits(place) and not places._full_of(place.visitor))
+            first = next(others, None)  # what this holds it goes on to hold
             return first is not None and not first.later and places._shares.owed(first.visitor, now) < own + LATER
 
     def give_way(self, gone: Callable[[], bool]) -> Iterator[Ahead]:

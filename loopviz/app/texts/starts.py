@@ -14,6 +14,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "live.queued.in": "your turn in {time}",
         "live.queued.open": "how long that takes is not known",
         "live.queued.gave_way": "paused, for a run of another page goes first",
+        "live.queued.own": "as many runs of yours are made as one visitor may have at a time · {n} more of yours before this one · running now: {running}",
         "live.turns": "Others run here too, so your own runs take turns: this one pauses while another of yours writes.",
         "live.queued.memory": "waiting for memory: what runs now leaves too little for it · {n} before you · running now: {running}",
         # beside a control
@@ -54,6 +55,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "live.queued.in": "{time}后轮到您",
         "live.queued.open": "要等多久还不知道",
         "live.queued.gave_way": "已暂停，让另一页的运行先进行",
+        "live.queued.own": "您同时进行的运行已达每位访客的上限 · 您的另外 {n} 个排在前面 · 正在运行：{running}",
         "live.turns": "还有别人在运行，因此您自己的各个运行轮流进行：轮到您的另一个时，这一个会暂停。",
         "live.queued.memory": "等待内存：正在运行的占用太多，余下不够 · 前面还有 {n} 个 · 正在运行：{running}",
         "gave": "⚠ 您曾设为 {was}；{model} 无法这样设置，因此改用它自己的值。",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -67,6 +68,42 @@ def test_strangers_are_given_places_in_the_order_of_coming() -> None:
     for thread in threads:
         thread.join(10)
     assert places.taken() == 0
+
+
+def test_one_visitor_has_not_all_places_and_who_comes_next_waits_for_none(stack: ExitStack) -> None:
+    """Fifteen tabs had all fifteen: who came then waited until one of them ended."""
+    places = Places(4, clock=Clock(), most_own=2)
+    own = [stack.enter_context(places.join("explore", ANNA)) for _ in range(4)]
+    assert [place.ahead() for place in own[:2]] == [None, None]
+    assert own[2].ahead() == Ahead(0, ("explore", "explore"), own=True)
+    assert own[3].ahead() == Ahead(1, ("explore", "explore"), own=True)
+    other = stack.enter_context(places.join("lab", BEN, seconds=40))
+    assert other.ahead() is None
+    assert own[2].ahead() == Ahead(0, ("explore", "explore"), own=True), "it waits for her own alone"
+    third = stack.enter_context(places.join("explore", Visitor("carl", "3.3.3.3")))
+    assert third.ahead() is None
+    late = stack.enter_context(places.join("explore", BEN))
+    assert late.ahead() == Ahead(0, ("explore", "explore", "lab", "explore"), 40), (
+        "all places are taken; hers wait for her own"
+    )
+
+
+def test_nobody_gives_way_to_one_who_may_not_have_the_place(stack: ExitStack) -> None:
+    clock = Clock()
+    places = Places(2, clock=clock, most_own=1)
+    stack.enter_context(places.join("explore", ANNA))
+    measures = stack.enter_context(places.join("lab", BEN, later=True))
+    stack.enter_context(places.join("explore", ANNA))
+    clock.now = 2 * REST
+    assert not measures.wanted()
+    stack.enter_context(places.join("explore", Visitor("carl", "3.3.3.3")))
+    assert measures.wanted()
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
 
 
 def test_the_line_has_an_end_and_who_waits_keeps_their_turn() -> None:
