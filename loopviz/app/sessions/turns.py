@@ -29,9 +29,9 @@ from weakref import WeakValueDictionary
 from loopviz.app.sessions.fair_share import Visitor
 
 TURN = 0.5  # seconds; a pass waits a little for the runs of the one before, so that to change at every token would cost all a pause
-AHEAD = 2.0  # seconds of computing that a visitor may be ahead of another: a long prompt is read at once
+AHEAD = 1.0  # seconds of computing that a visitor may be ahead of another: a long prompt is read at once
 AWAY = 0.1  # seconds after which one that has the turn, and computes nothing (its page reads slowly), has it no more
-_LOOK = 0.02  # seconds between two looks at whether the turn has come
+_LOOK = 0.05  # seconds between two looks at whether the turn has come
 T = TypeVar("T")
 
 
