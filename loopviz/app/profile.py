@@ -384,15 +384,15 @@ def on_its_device(profile: Profile) -> Profile:
         raise ValueError(
             f"device={profile.device!r}: models run on the cluster {profile.engine}, on devices of its own; leave it out"
         )
-    from loopviz.model.devices import resolve_device
+    from loopviz.engine.local import device_named
 
-    device = resolve_device(profile.device)
-    if device.type != "cpu" and profile.precision != "exact":
+    device = device_named(profile.device)
+    if device != "cpu" and profile.precision != "exact":
         raise ValueError(
             f"precision={profile.precision!r}: half and int8 are measured, and computed, on the CPU, and device={profile.device!r} is {device}; "
             "leave one of them out"
         )
-    return replace(profile, device=str(device))
+    return replace(profile, device=device)
 
 
 def zero_gpu(environ: Mapping[str, str]) -> bool:
