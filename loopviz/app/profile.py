@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from loopviz.engine.address import VARIABLE, engine_address
+from loopviz.engine.address import VARIABLE, device_named, engine_address
 from loopviz.machine import PRECISIONS
 
 GIB = 2**30
@@ -384,8 +384,6 @@ def on_its_device(profile: Profile) -> Profile:
         raise ValueError(
             f"device={profile.device!r}: models run on the cluster {profile.engine}, on devices of its own; leave it out"
         )
-    from loopviz.engine.local import device_named
-
     device = device_named(profile.device)
     if device != "cpu" and profile.precision != "exact":
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Where models run that are not in this process: `LOOPVIZ_ENGINE` as it is written, read in one place.
+"""Where models run: elsewhere than in this process (`LOOPVIZ_ENGINE` as it is written), or on which device; read in one place.
 
 Importing this needs neither torch nor Ray.
 """
@@ -53,3 +53,14 @@ def engine_address(written: str) -> RayAddress | None:
     if find_spec("ray") is None:
         raise ValueError(f"{VARIABLE}={written!r}: Ray is not installed; {install_hint('ray')}, or leave it out")
     return RayAddress(found["cluster"], found["application"] or APPLICATION)
+
+
+def device_named(name: str) -> str:
+    """The device that a name means on this machine, as it is called: "cpu", "cuda:0".
+
+    Raises:
+        ValueError: no such device, or none of it here, by name.
+    """
+    from loopviz.model.devices import resolve_device
+
+    return str(resolve_device(name))

@@ -343,17 +343,6 @@ def prepare(
     return LocalPrepared(name, prepared, precision, chosen, device)
 
 
-def device_named(name: str) -> str:
-    """The device that a name means on this machine, as it is called: "cpu", "cuda:0".
-
-    Raises:
-        ValueError: no such device, or none of it here, by name.
-    """
-    from loopviz.model.devices import resolve_device
-
-    return str(resolve_device(name))
-
-
 def free_memory() -> int:
     """Bytes of memory that a model may take here now."""
     return inspect.available_memory()
