@@ -60,6 +60,7 @@ class Run:
         self.values: Mapping[str, Any] = {}  # of the page's controls, as the run began
         self.steer: Callable[..., None] | None = None  # changes its loop while it is made
         self.loop: dict[str, Any] = {}  # its loop fields that can change, as last asked for
+        self.aside: Mapping[str, Any] | None = None  # what is to be said of it beside its frames
         self.opened = False  # read from a visitor's file; else it was made here
         self.end: str | None = None  # eos, length, context, stopped, time, memory, error
         self.keeper: Keeper | None = None  # weighs it as it grows
@@ -262,12 +263,15 @@ def messages(
                     if first or now - asked >= HOLD:
                         begun, last = True, now
                         yield wire(run.snapshot())
+                elif run.aside is not None:
+                    yield from _said_beside(run)
                 elif first or now - last >= every:
                     last = now
                     if (message := run.frames_message(clock)) and not run.post(message):
                         yield wire(message)
         run.end = run.end or run.halted
         if begun:
+            yield from _said_beside(run)
             last_words = run.ending()
             # by the line the rest comes sooner; Gradio's way brings the end in any case
             yield wire(run.ending() if run.post(last_words) else last_words)
@@ -285,30 +289,43 @@ def messages(
         run.settle()
 
 
+def _said_beside(run: Run) -> Iterator[str]:
+    """What is to be said beside the frames, by the run's own line or as a message; where a browser has several pages of ours, it has no line."""
+    aside, run.aside = run.aside, None
+    if aside is not None and not run.post(aside):
+        yield wire(aside)
+
+
 def in_turns(
     run: Run, turn: Turn, made: Iterator[Frame], lang: str, mark: Mapping[str, Any]
 ) -> Generator[Frame, None, None]:
-    """A run's frames, in its visitor's turns; by its own line the page is told while others of hers have theirs.
+    """A run's frames, in its visitor's turns; the page is told (`run.aside`) while others of hers have theirs.
 
     Args:
         mark: by what the page knows that a message is about this.
     """
 
-    def say(key: str) -> bool:
-        return run.post({"kind": "status", "text": text(lang, key) if key else "", "bad": False, **mark})
+    def say(key: str) -> None:
+        run.aside = {"kind": "status", "text": text(lang, key) if key else "", "bad": False, **mark}
 
     told, waited, since = False, 0.0, 0.0
-    with closing(turn.of(made, run.stop.is_set, lambda frame: frame["pass_runs"] or 1)) as frames:
-        for frame in frames:
-            now = time.monotonic()
-            if turn.waited - waited > NOTICED:
-                since, told = now, told or say("live.turns")
-            elif told and now - since > FORGOTTEN:
-                told = not say("")
-            waited = turn.waited
-            yield frame
-    if told:
-        say("")
+    try:
+        with closing(turn.of(made, run.stop.is_set, lambda frame: frame["pass_runs"] or 1)) as frames:
+            for frame in frames:
+                now = time.monotonic()
+                if turn.waited - waited > NOTICED:
+                    since = now
+                    if not told:
+                        told = True
+                        say("live.turns")
+                elif told and now - since > FORGOTTEN:
+                    told = False
+                    say("")
+                waited = turn.waited
+                yield frame
+    finally:
+        if told:
+            say("")
 
 
 Runs = Registry[Run]  # of all visitors

@@ -97,7 +97,7 @@ class Wish(Job):
 
     def make(self, loaded: Engine, place: Place) -> Iterator[str]:
         """Run the form as it stands."""
-        return self.service._make(self, loaded)
+        return self.service._make(self, loaded, place)
 
     def close(self) -> None:
         """The form's changes are no run's any more."""
@@ -266,7 +266,7 @@ class Service(Jobs):
         """
         return self.carry_out(Wish(self, prompt, st.Form.read(values), lang, session, view or View(), n))
 
-    def _make(self, wish: Wish, loaded: Engine) -> Iterator[str]:
+    def _make(self, wish: Wish, loaded: Engine, place: Place) -> Iterator[str]:
         """The run itself, of the form as it stands now: from here on changes go by :meth:`steer`."""
         wish.begun, form = True, wish.form
         suited = form.suited
@@ -282,7 +282,7 @@ class Service(Jobs):
         elif wish.seconds_of_reading(loaded, form) > WONDER:
             opening = wish.say(text(wish.lang, "live.reading"))
         run, made = self._begin(wish, form.settings, loaded)
-        frames = made if wish.place is None else in_turns(run, wish.place.turn, made, wish.lang, wish.mark)
+        frames = in_turns(run, place.turn, made, wish.lang, wish.mark)
         told = messages(run, frames, every=self.every)
         try:
             yield from wish.show(run, told, self.room.profile.seconds_run, opening)

@@ -64,6 +64,7 @@ class Turns:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._changed = threading.Condition()
+        self._virtual = 0.0  # what the lane that computed last had had: who comes begins there
         self._lanes: WeakValueDictionary[tuple[Visitor, bool], _Lane] = WeakValueDictionary()  # held by their turns
 
     def lane(self, visitor: Visitor, later: bool) -> _Lane:
@@ -101,9 +102,8 @@ class Turns:
         """Wait until it may compute, or `gone()`; what is over may: it ends."""
         lane = turn.lane
         with self._changed:
-            now = self._clock()
-            if lane.idle(now) and (least := self._least(turn, now)) < math.inf:
-                lane.used = max(lane.used, least)
+            if lane.idle(self._clock()):
+                lane.used = max(lane.used, self._virtual)
             lane.waiting.append(turn)
             try:
                 while not self._may(turn) and not gone():
@@ -111,6 +111,7 @@ class Turns:
             finally:
                 lane.waiting.remove(turn)
             lane.computing.add(turn)
+            self._virtual = max(self._virtual, lane.used)
             if lane.first is not turn or self._clock() - lane.since >= TURN:
                 lane.first, lane.since = turn, self._clock()
 
@@ -120,6 +121,8 @@ class Turns:
         with self._changed:
             lane.computing.discard(turn)
             lane.used += cost
+            if not turn.beside():  # what nobody else wanted is owed to nobody
+                self._virtual = max(self._virtual, lane.used)
             lane.left = self._clock()
             if lane.waiting:
                 self._changed.notify_all()

@@ -200,37 +200,35 @@ def test_closing_halfway_closes_the_engine() -> None:
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
-def test_the_page_is_told_while_other_runs_of_its_visitor_have_their_turns(monkeypatch: Any, lang: str) -> None:
+@pytest.mark.parametrize("by_line", [False, True])
+def test_the_page_is_told_while_other_runs_of_its_visitor_have_their_turns(
+    monkeypatch: Any, lang: str, by_line: bool
+) -> None:
+    """A browser with two pages of ours has no line for a run: just there it was not told."""
+
     class Turns:
         """Waits as long before each frame as is said."""
 
         waited = 0.0
 
         def of(self, made: Iterator[Any], gone: Any, runs: Any) -> Iterator[Any]:
-            for waits, frame in zip([0.0, 0.5, 0.5, 0.0, 0.0, 0.5, 0.0], made, strict=False):
+            for waits, frame in zip([0.0, 0.5, 0.5, 0.0, 0.0, 0.5], made, strict=False):
                 self.waited += waits
                 clock[0] += 0.6 * FORGOTTEN
                 yield frame
 
-    clock, told = [0.0], []
+    clock: list[float] = [0.0]
+    said: list[Any] = []
     monkeypatch.setattr("loopviz.app.explore.run.time.monotonic", lambda: clock[0])
     run = Run(make_meta(), PANELS)
+    if by_line:
+        run.attach(lambda message: message is None or said.append(json.loads(message)) is None)
     frames = in_turns(run, Turns(), iter(random_trace(7, 14).frames), lang, {"ticket": "t"})  # type: ignore[arg-type]
-    next(frames)
-    next(frames)
-    assert told == [], "its page does not listen yet"
-    run.attach(lambda message: message is None or told.append(json.loads(message)) is None)
-
-    def heard() -> list[str]:
-        words = [message["text"] for message in told]
-        told.clear()
-        return words
-
-    said = [heard() for _ in frames]
-    words = table(lang)["live.turns"]
-    assert said == [[words], [], [""], [words], []]
-    assert [message["text"] for message in told] == [""], "it is over"
-    assert told[0] == {"kind": "status", "text": "", "bad": False, "ticket": "t"}
+    said += [unwire(message) for message in messages(run, frames, every=0, clock=lambda: clock[0])]
+    words = [message for message in said if message["kind"] == "status"]
+    told = table(lang)["live.turns"]
+    assert [message["text"] for message in words] == [told, "", told, ""], "it is over: nothing is said any more"
+    assert words[0] == {"kind": "status", "text": told, "bad": False, "ticket": "t"}
 
 
 def test_an_engine_that_fails_is_told_apart() -> None:

@@ -214,6 +214,24 @@ def test_who_was_away_has_saved_nothing_up(stack: ExitStack, monkeypatch: pytest
     assert made.steps["run"] > before + 10
 
 
+def test_what_nobody_else_wanted_is_owed_to_nobody(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who came while another's run paused was given all that this had had alone: it stood for as long."""
+    monkeypatch.setattr(turns, "AHEAD", 0.1)
+    places, made = Places(9), Made()
+    run = given(stack, places, ANNA)
+    alone = run.turn.of(made.by("run"), never)
+    for _ in range(100):
+        next(alone)
+    time.sleep(2 * AWAY)  # its page reads slowly
+    other = given(stack, places, BEN)
+    going(stack, lambda: other.turn.of(made.by("ben", "ben"), never))
+    until(lambda: made.steps["ben"] > 3)
+    began = time.monotonic()
+    next(alone)
+    assert time.monotonic() - began < 0.5, "it had had a second"
+    alone.close()
+
+
 def test_what_is_made_is_closed_with_its_turns_and_its_errors_pass(stack: ExitStack) -> None:
     place, closed = given(stack, Places(9), ANNA), []
 
