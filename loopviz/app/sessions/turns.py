@@ -64,7 +64,7 @@ class Turns:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._changed = threading.Condition()
-        self._virtual = 0.0  # what the lane that computed last had had: who comes begins there
+        self._virtual = 0.0  # what each that computes has had at least: who comes begins there
         self._lanes: WeakValueDictionary[tuple[Visitor, bool], _Lane] = WeakValueDictionary()  # held by their turns
 
     def lane(self, visitor: Visitor, later: bool) -> _Lane:
@@ -111,7 +111,7 @@ class Turns:
             finally:
                 lane.waiting.remove(turn)
             lane.computing.add(turn)
-            self._virtual = max(self._virtual, lane.used)
+            self._virtual = max(self._virtual, min(lane.used, self._least(turn, self._clock())))
             if lane.first is not turn or self._clock() - lane.since >= TURN:
                 lane.first, lane.since = turn, self._clock()
 
