@@ -105,10 +105,8 @@ def test_every_page_has_its_foot_in_its_language(visit: Visit, at: str) -> None:
     assert below > -2, "it stands below everything else"
     page.set_viewport_size({"width": 390, "height": 844})
     page.locator(f".{FOOTER} .lv-limits:visible summary").evaluate("(summary) => summary.click()")
-    outside = page.evaluate(
-        "() => [...document.querySelectorAll('.lv-limits dd')].filter((dd) => dd.getBoundingClientRect().right > innerWidth).length"
-    )
-    assert outside == 0, "a longer word beside them pushed all values out of a phone"
+    wide = page.evaluate("document.documentElement.scrollWidth")
+    assert wide <= 390, "a longer word beside the limits' values pushed them out of a phone"
 
 
 def _checked(page: Page) -> None:
