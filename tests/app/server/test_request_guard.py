@@ -426,7 +426,7 @@ def test_queue_without_an_end_refuses_by_name_and_who_waits_keeps_their_turn(
     monkeypatch.setattr(service, "places", Places(1, longest=2))
     monkeypatch.setattr(service, "waiting", lambda *_, **__: iter(()))
     monkeypatch.setattr(service.room, "get", lambda *_, **__: None)
-    monkeypatch.setattr(service, "_make", lambda wish, loaded: iter([served.append(wish.session) or "made"]))
+    monkeypatch.setattr(service, "_make", lambda wish, *_: iter([served.append(wish.session) or "made"]))
 
     def run(session: str) -> Iterator[str]:
         return service.run("Once upon a time", st.defaults(), lang, session)
