@@ -24,12 +24,13 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "loopviz-setup.json"
 MINIMUM = (3, 10)
+BROWSER = "tests/browser"
 
-# Tests run in several processes, a file's together. Of browsers two at most: each has an app beside it, and waits for that half of
+# Tests run in several processes, a file's together; each process reads all the files it is told of, so it is told of no others. Of browsers two at most: each has an app beside it, and waits for that half of
 # its time; two of them on two cores take two thirds of the time of one.
 PHASES = (
-    ("-m", "not browser", "-n", "logical", "--maxprocesses", "4", "--dist", "loadfile"),
-    ("-m", "browser", "-n", "logical", "--maxprocesses", "2", "--dist", "loadfile"),
+    ("tests", f"--ignore={BROWSER}", "-n", "logical", "--maxprocesses", "4", "--dist", "loadfile"),
+    (BROWSER, "-n", "logical", "--maxprocesses", "2", "--dist", "loadfile"),
 )
 
 CHECKS = (("ruff", "check", "."), ("ruff", "format", "--check", "."))

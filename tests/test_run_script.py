@@ -113,15 +113,16 @@ def test_without_arguments_every_test_is_in_one_of_two_phases_and_a_failure_of_e
     seen: list[list[str]] = []
     monkeypatch.setattr(run, "ensure_chromium", lambda python: None)
     monkeypatch.setattr(run, "start_mypy", lambda python: _mypy(0))
-    for failing in ("not browser", "browser"):
+    for failing in ("tests", "tests/browser"):
         monkeypatch.setattr(
             run.subprocess,
             "call",
             lambda command, failing=failing, **kw: seen.append(command[1:]) or failing in command,
         )
         assert run.main(["test"]) == 1
-    chosen = [command[command.index("pytest") + 2] for command in seen if "pytest" in command]
-    assert chosen == ["not browser", "browser"] * 2
+    phases = [command[command.index("pytest") + 1 :][:2] for command in seen if "pytest" in command]
+    # the one leaves out what the other is told of, and nothing else
+    assert phases == [["tests", "--ignore=tests/browser"], ["tests/browser", "-n"]] * 2
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def bundled_url() -> Iterator[str]:
 
 
 # root in a container has no user namespaces for the sandbox
-ARGUMENTS = ["--no-sandbox"] if getattr(os, "geteuid", lambda: 1)() == 0 else []
+ARGUMENTS = ["--disable-gpu", *(["--no-sandbox"] if getattr(os, "geteuid", lambda: 1)() == 0 else [])]
 STRICT = "window.loopvizStrict = true"  # a text that is missing is an error (`worded` of core/dom.js)
 
 
@@ -150,6 +150,83 @@ def left(page: Page) -> None:
     page.close()
 
 
+class Visits:
+    """Pages of visitors: what they said that is an error, and whom they asked for something."""
+
+    def __init__(self, browser: Browser, usual: BrowserContext, url: str) -> None:
+        self.browser, self.usual, self.url = browser, usual, url
+        self.there = set(usual.pages)  # the one a browser begins with, and those of a module
+        self.contexts: list[BrowserContext] = []
+        self.wrong: list[str] = []
+        # pages on which Gradio has given up its own requests, as it does when a page is left or loaded anew
+        self.given_up: set[Page] = set()
+        self.kept: dict[tuple[Any, ...], Page] = {}
+
+    def requested(self, request: Any) -> None:
+        if not request.url.startswith((self.url, "data:", "blob:")):
+            self.wrong.append(f"request to {request.url}")
+
+    def said(self, page: Page, message: Any, refused: bool) -> None:
+        if message.type != "error" or (refused and "responded with a status of 4" in message.text):
+            return
+        if message.text.startswith("AbortError: signal is aborted without reason"):
+            self.given_up.add(page)
+        elif not (page in self.given_up and "Connection errored out" in message.text):
+            self.wrong.append(f"console: {message.text}")
+
+    def open(
+        self,
+        query: str = "",
+        *,
+        at: str = "",
+        apart: bool = False,
+        refused: bool = False,
+        height: int = 900,
+        **options: Any,
+    ) -> Page:
+        """See :func:`visit`."""
+        options = {"viewport": {"width": 1280, "height": height}, **options}
+        if apart or not options.keys() <= {"viewport", "color_scheme", "reduced_motion"}:
+            context = self.browser.new_context(**options)
+            self.contexts.append(context)
+            page = context.new_page()
+            page.set_default_timeout(PATIENCE)
+        else:
+            page = opened(self.usual, **options)
+        page.on("request", self.requested)
+        page.on("pageerror", lambda error: self.wrong.append(f"page error: {error}"))
+        page.on("console", lambda message: self.said(page, message, refused))
+        page.goto(self.url + at + query)
+        if at:
+            page.wait_for_selector('.lv-page[data-ready="1"][data-model="ready"]')
+            return page
+        page.wait_for_selector('.lv[data-ready="1"][data-model="ready"]')
+        # (a function: the page's policy lets no text be evaluated again and again)
+        # the model's arrival settles the looped block: 4..5 of twelve layers
+        page.wait_for_function("() => document.querySelector('#ctl-block_end input').value === '5'")
+        return page
+
+    def look(self, query: str = "", *, at: str = "", viewport: dict[str, int] | None = None, **options: Any) -> Page:
+        """See :func:`look`."""
+        key = (query, at, *sorted((name, repr(value)) for name, value in options.items()))
+        if key not in self.kept:
+            self.kept[key] = self.open(query, at=at, viewport=viewport or VIEWPORT, **options)
+            self.there.add(self.kept[key])
+        page = self.kept[key]
+        page.set_viewport_size(viewport or VIEWPORT)
+        page.evaluate("scrollTo(0, 0)")
+        return page
+
+    def leave(self) -> None:
+        """Close the pages; they must have been free of errors and of requests to anyone but the app."""
+        for page in self.usual.pages:  # also what a page has opened in a tab of its own
+            if page not in self.there or page in self.kept.values():
+                left(page)
+        for context in self.contexts:
+            context.close()
+        assert self.wrong == []
+
+
 @pytest.fixture
 def visit(browser: Browser, usual_context: BrowserContext, app_url: str) -> Iterator[Callable[..., Page]]:
     """`visit(query="", at="", apart=False, refused=False, **options)`: another visitor's page, ready, its model loaded.
@@ -160,62 +237,21 @@ def visit(browser: Browser, usual_context: BrowserContext, app_url: str) -> Iter
     `refused`: the server will refuse something by its status, which Chromium itself writes to the console.
     At the end of the test every page must have been free of errors and of requests to anyone but the app.
     """
-    contexts: list[BrowserContext] = []
-    there = set(usual_context.pages)  # the one a browser begins with, and those of a module
-    wrong: list[str] = []
-    given_up: set[Page] = (
-        set()
-    )  # pages on which Gradio has given up its own requests, as it does when a page is left or loaded anew
+    visits = Visits(browser, usual_context, app_url)
+    yield visits.open
+    visits.leave()
 
-    def requested(request: Any) -> None:
-        if not request.url.startswith((app_url, "data:", "blob:")):
-            wrong.append(f"request to {request.url}")
 
-    def said(page: Page, message: Any, refused: bool) -> None:
-        if message.type != "error" or (refused and "responded with a status of 4" in message.text):
-            return
-        if message.text.startswith("AbortError: signal is aborted without reason"):
-            given_up.add(page)
-        elif not (page in given_up and "Connection errored out" in message.text):
-            wrong.append(f"console: {message.text}")
+@pytest.fixture(scope="module")
+def look(browser: Browser, usual_context: BrowserContext, app_url: str) -> Iterator[Callable[..., Page]]:
+    """`look(query="", at="", viewport=None, **options)`: a page for all tests of a module that look at it and leave it as it was.
 
-    def open_page(
-        query: str = "",
-        *,
-        at: str = "",
-        apart: bool = False,
-        refused: bool = False,
-        height: int = 900,
-        **options: Any,
-    ) -> Page:
-        options = {"viewport": {"width": 1280, "height": height}, **options}
-        if apart or not options.keys() <= {"viewport", "color_scheme", "reduced_motion"}:
-            context = browser.new_context(**options)
-            contexts.append(context)
-            page = context.new_page()
-            page.set_default_timeout(PATIENCE)
-        else:
-            page = opened(usual_context, **options)
-        page.on("request", requested)
-        page.on("pageerror", lambda error: wrong.append(f"page error: {error}"))
-        page.on("console", lambda message: said(page, message, refused))
-        page.goto(app_url + at + query)
-        if at:
-            page.wait_for_selector('.lv-page[data-ready="1"][data-model="ready"]')
-            return page
-        page.wait_for_selector('.lv[data-ready="1"][data-model="ready"]')
-        # (a function: the page's policy lets no text be evaluated again and again)
-        # the model's arrival settles the looped block: 4..5 of twelve layers
-        page.wait_for_function("() => document.querySelector('#ctl-block_end input').value === '5'")
-        return page
-
-    yield open_page
-    for page in usual_context.pages:  # also what a page has opened in a tab of its own
-        if page not in there:
-            left(page)
-    for context in contexts:
-        context.close()
-    assert wrong == []
+    As :func:`visit`, but a page of the same address and options is opened once (opening one is most of what such a test costs),
+    has the asked viewport again, and is at its top. A test that presses, types or runs anything takes `visit`.
+    """
+    visits = Visits(browser, usual_context, app_url)
+    yield visits.look
+    visits.leave()
 
 
 def narrow(page: Page) -> bool:

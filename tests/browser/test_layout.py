@@ -155,8 +155,8 @@ def test_a_window_made_narrow_after_a_run_leaves_no_plot_over_what_is_under_it(v
 
 @pytest.mark.parametrize("size", [*WIDE, (960, 540), (390, 844)], ids=str)
 @pytest.mark.parametrize("lang", ["en", "zh"])
-def test_s4_the_head_s_line_is_whole_or_not_there(visit: Visit, size: tuple[int, int], lang: str) -> None:
-    page = visit(f"?lang={lang}", viewport={"width": size[0], "height": size[1]})
+def test_s4_the_head_s_line_is_whole_or_not_there(look: Visit, size: tuple[int, int], lang: str) -> None:
+    page = look(f"?lang={lang}", viewport={"width": size[0], "height": size[1]})
     line = page.locator("#lv-title p")
     if line.is_visible():
         assert line.evaluate(
