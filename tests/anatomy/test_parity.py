@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import threading
 
 import pytest
 import torch
 from transformers import LlamaForCausalLM as TheirLlama
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from loopviz.anatomy import llama, parity, rope
 from loopviz.model.checkpoints.find import APART, BUNDLED
@@ -139,6 +141,48 @@ def test_a_llama_that_computes_something_else_is_seen(monkeypatch, fault, dtype)
         assert "do not compute the same" in row.why()
 
 
+@functools.cache
+def wide() -> parity.Subject:
+    """Of the article's width; its weights are made once in each dtype, which no fault changes."""
+    subject = parity.article(**AS_WIDE)
+    return dataclasses.replace(subject, weights=functools.cache(subject.weights))
+
+
+@functools.cache
+def logits_of_theirs(dtype: torch.dtype, attention: str) -> torch.Tensor:
+    """What transformers makes of it: all faults are of ours, so once is enough, as that is what takes seconds."""
+    theirs, _ = parity.build(wide(), dtype, torch.device("cpu"))
+    theirs.set_attn_implementation(attention)
+    batch = wide().batch
+    with torch.no_grad():
+        return theirs(batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
+
+
+class Theirs:
+    """transformers' model of `wide()` with its logits known."""
+
+    def __init__(self, model: TheirLlama) -> None:
+        self.model, self.loss_function = model, model.loss_function
+
+    @classmethod
+    def beside(cls, build):
+        """`build`, with this in the place of transformers' model."""
+
+        def built(*given):
+            theirs, ours = build(*given)
+            return cls(theirs), ours
+
+        return built
+
+    def set_attn_implementation(self, attention: str) -> None:
+        self.attention = attention
+
+    def __call__(self, ids, *, attention_mask, use_cache):
+        assert torch.equal(ids, wide().batch.input_ids)
+        assert torch.equal(attention_mask, wide().batch.attention_mask)
+        return CausalLMOutputWithPast(logits=logits_of_theirs(self.model.dtype, self.attention))
+
+
 @pytest.mark.parametrize(
     ("fault", "dtype"),
     [*((fault, torch.bfloat16) for fault in FAULTS), *((fault, torch.float16) for fault in OF_POSITIONS)],
@@ -147,8 +191,11 @@ def test_a_llama_that_computes_something_else_is_seen(monkeypatch, fault, dtype)
 def test_a_fault_at_the_width_of_the_article_is_seen_in_half_precision_too(monkeypatch, fault, dtype):
     """Its weights are small, so attention moves a logit little: of a model 64 wide a fault of positions hides below the
     rounding of bfloat16 (half of the bound), and no bound that lets rounding pass can tell it; so the width is real."""
+    for attention in parity.ATTENTIONS:
+        logits_of_theirs(dtype, attention)  # before the fault
     monkeypatch.setattr(*FAULTS[fault])
-    for row in parity.compare(parity.article(**AS_WIDE), dtype):
+    monkeypatch.setattr(parity, "build", Theirs.beside(parity.build))
+    for row in parity.compare(wide(), dtype):
         assert not row.agrees, (row.max_delta_logit, row.bound)
 
 

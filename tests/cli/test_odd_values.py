@@ -16,7 +16,7 @@ import pytest
 from loopviz.cli import anatomy, anatomy_stages, gate, lesson, main, teach
 from loopviz.cli import measure as measuring
 from loopviz.cli import train as training
-from loopviz.lab import sweep
+from loopviz.lab import catalogue, sweep
 from loopviz.train import trainer
 from tests.lab.small import save
 
@@ -58,8 +58,23 @@ def model(tmp_path_factory) -> str:
     return save(tmp_path_factory.mktemp("tiny model"), loop_count=2)
 
 
+@pytest.fixture(scope="module")
+def parsers():
+    """Of `eval` and of the whole: made once."""
+    return measuring._task_parser(), main._parser()
+
+
 @pytest.fixture
-def nothing_runs(monkeypatch, tmp_path):
+def made_once(monkeypatch, parsers):
+    """No value changes what is the slow part of a command: its parsers, and the list of measurements they name."""
+    of_eval, whole = parsers
+    monkeypatch.setattr(measuring, "_task_parser", lambda: of_eval)
+    monkeypatch.setattr(main, "_parser", lambda: whole)
+    monkeypatch.setattr(catalogue, "_entry", functools.cache(catalogue._entry))
+
+
+@pytest.fixture
+def nothing_runs(monkeypatch, tmp_path, made_once):
     """A working directory with a few files, and commands that go no further than their checks."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
@@ -73,9 +88,7 @@ def nothing_runs(monkeypatch, tmp_path):
         monkeypatch.setattr(module, "load", reached)
     monkeypatch.setattr(trainer.Trainer, "__init__", reached)
     monkeypatch.setattr(sweep, "Workers", reached)
-    parser, whole = measuring._task_parser(), main._parser()  # built once, and no usage shown: they are the slow parts
-    monkeypatch.setattr(measuring, "_task_parser", lambda: parser)
-    monkeypatch.setattr(main, "_parser", lambda: whole)
+    # No usage shown: it is slow too.
     monkeypatch.setattr(argparse.ArgumentParser, "format_usage", lambda parser: "usage: ...\n")
     return [*VALUES, "folder", "file", "file/x"]
 
@@ -209,7 +222,7 @@ SOME = [
 ]
 
 
-def test_b8_no_loop_option_of_a_real_run_ends_in_a_traceback(model, monkeypatch, tmp_path, capfd):
+def test_b8_no_loop_option_of_a_real_run_ends_in_a_traceback(model, made_once, monkeypatch, tmp_path, capfd):
     """What only the loaded model can refuse."""
     monkeypatch.chdir(tmp_path)
     loaded = main.load(model, __import__("torch").float32, {})
@@ -220,11 +233,9 @@ def test_b8_no_loop_option_of_a_real_run_ends_in_a_traceback(model, monkeypatch,
         return replace(loaded, model=loaded.model.with_loop(**loop))
 
     monkeypatch.setattr(main, "load", load)
-    parser = main._parser()
-    monkeypatch.setattr(main, "_parser", lambda: parser)
     skipped = {"prompt", "model", "threads", "save", "imports", "device", "dtype", "precision"}
     wrong = []
-    for action in options_of(commands_of(parser)["run"]):
+    for action in options_of(commands_of(main._parser())["run"]):
         if action.dest not in skipped:
             command = ["run", "--prompt", "a dog", "--model", model, "--max-new-tokens", "2"]
             values = [f"5:{value}" for value in ("loop_count=0", "loop_norm=yes", "loop_count=9")] + SOME
@@ -234,14 +245,12 @@ def test_b8_no_loop_option_of_a_real_run_ends_in_a_traceback(model, monkeypatch,
     assert wrong == []
 
 
-def test_b8_no_parameter_of_a_real_measurement_ends_in_a_traceback(model, monkeypatch, tmp_path, capfd):
+def test_b8_no_parameter_of_a_real_measurement_ends_in_a_traceback(model, made_once, monkeypatch, tmp_path, capfd):
     monkeypatch.chdir(tmp_path)
     loaded = measuring.load(model, __import__("torch").float32, {})
     monkeypatch.setattr(measuring, "load", lambda name, dtype, loop, device="cpu", adapter=None, **how: loaded)
-    parser = measuring._task_parser()
-    monkeypatch.setattr(measuring, "_task_parser", functools.lru_cache(lambda: parser))
     wrong = []
-    for action in options_of(commands_of(parser)["perplexity"]):
+    for action in options_of(commands_of(measuring._task_parser())["perplexity"]):
         if action.dest.startswith(("param_", "loop_field_")) and action.dest != "param_file":
             command = ["eval", "perplexity", "--model", model, "--text", "a dog and a cat"]
             command += ["--limit-tokens", "4", "--window", "4", "--loops", "1,2", "--draws", "3"]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,106 @@ def run(*arguments) -> int:
     return main.main([str(argument) for argument in arguments])
 
 
+# What ends a training from outside, each in a process of its own: forks of one that has imported torch once, as that is what
+# takes the time. It has no thread but its first.
+ENDING = """
+import importlib, json, os, pkgutil, resource, signal, sys, traceback
+import loopviz.train
+for module in pkgutil.iter_modules(loopviz.train.__path__):
+    importlib.import_module('loopviz.train.' + module.name)
+of_the_page = [m for m in ('gradio', 'plotly', 'loopviz.app', 'loopviz.panels') if m in sys.modules]
+
+from loopviz.cli import main as cli
+from loopviz.train.trainer import Trainer
+step, save = Trainer._step, Trainer.checkpoint
+
+def interrupted():
+    def stop(self):
+        if self.progress.step == 4: os.kill(os.getpid(), signal.SIGINT)
+        return step(self)
+    Trainer._step = stop
+
+def full():
+    def limited(self):
+        if self.progress.step == 4: resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
+        save(self)
+    Trainer.checkpoint = limited
+
+def told_to_end():
+    def stop(self):
+        if self.progress.step == 2: [os.kill(os.getpid(), signal.SIGTERM) for _ in range(2)]
+        return step(self)
+    Trainer._step = stop
+
+def train(ending, arguments):
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = 1
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(os.open(ending.__name__ + '.err', os.O_WRONLY | os.O_CREAT), 2)
+        ending()
+        sys.exit(cli.main(arguments))
+    except SystemExit as ended:
+        code = ended.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+asked = json.loads(sys.argv[1])
+codes = {ending.__name__: train(ending, asked[ending.__name__]) for ending in (interrupted, full, told_to_end)}
+print(json.dumps({'of_the_page': of_the_page, 'codes': codes}))
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A training that was ended: its command, its exit code and what it said."""
+
+    command: list[str]
+    code: int
+    stderr: str
+    out: Path
+
+
+@pytest.fixture(scope="module")
+def endings(tmp_path_factory):
+    """`Ended` by what ended it, and `of_the_page`: what training alone had imported of the page."""
+    folder = tmp_path_factory.mktemp("endings")
+    data = story(folder / "t.txt")
+    commands = {}
+    for name, recipe in (("interrupted", text_recipe()), ("full", arrows_recipe()), ("told_to_end", arrows_recipe())):
+        path, out = folder / f"{name}.json", folder / name
+        path.write_text(json.dumps(recipe.to_dict()), "utf-8")
+        commands[name] = [
+            "train",
+            str(path),
+            *(["--data", str(data)] if name == "interrupted" else []),
+            "--out",
+            str(out),
+        ]
+    alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    root = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", ENDING, json.dumps(commands)],
+        cwd=folder,
+        env={**os.environ, **alone, "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    found = {
+        name: Ended(command, said["codes"][name], (folder / f"{name}.err").read_text("utf-8"), folder / name)
+        for name, command in commands.items()
+    }
+    return {**found, "of_the_page": said["of_the_page"]}
+
+
 def test_a_finished_run_resumed_is_saved_anew_as_it_is_to_be_used(tmp_path, recipe_file, capfd):
     """What a model is used with can be settled after training, and so can the card's words."""
     out, recipe = tmp_path / "model", arrows_recipe()
@@ -58,7 +160,8 @@ def test_a_finished_run_resumed_is_saved_anew_as_it_is_to_be_used(tmp_path, reci
 
 
 def test_train_makes_a_folder_that_loads_and_evaluate_says_what_the_card_says(tmp_path, recipe_file, capfd):
-    recipe, data, held = recipe_file(text_recipe()), story(tmp_path / "t.txt"), story(tmp_path / "h.txt", seed=5)
+    recipe, data = recipe_file(text_recipe()), story(tmp_path / "t.txt")
+    held = story(tmp_path / "h.txt", seed=5, documents=8)  # read whole for each table, by every number of loops
     out = tmp_path / "deep" / "model"
     arguments = ["train", recipe, "--data", data, "--held-out", held, "--out", out, "--threads", 1]
     assert run(*arguments, "--set", "save_dtype=float16", "--data-note", "Made up; CC0-1.0.", "--license", "MIT") == 0
@@ -109,7 +212,7 @@ def test_a_ttt_model_and_what_it_makes_of_its_context(tmp_path, recipe_file, cap
     """Its card says what `evaluate` says, by place in the context, with and without its inner loop; and so beside another."""
     data, held, out, plain = (tmp_path / name for name in ("t.txt", "h.txt", "model", "plain"))
     story(data)
-    story(held, seed=5)
+    story(held, seed=5, documents=8)
     where = ["--data", data, "--held-out", held, "--threads", 1]
     control = ttt_recipe().with_values({"name": "control", "model_type": "loop_llama", "model": PLAIN})
     assert run("train", recipe_file(control), *where, "--out", plain) == 0
@@ -159,26 +262,13 @@ def test_a_task_without_a_text_has_no_place_in_a_context(capfd):
     assert "--by-position: this model's task is 'arrows'" in capfd.readouterr().err
 
 
-def test_an_interrupted_run_is_resumed_by_the_same_command(tmp_path, recipe_file, capfd):
-    recipe, data, out = recipe_file(text_recipe()), story(tmp_path / "t.txt"), tmp_path / "m"
-    code = (
-        "import os, signal, sys\n"
-        "from loopviz.cli import main as cli\n"
-        "from loopviz.train.trainer import Trainer\n"
-        "step = Trainer._step\n"
-        "def stop(self):\n"
-        "    if self.progress.step == 4: os.kill(os.getpid(), signal.SIGINT)\n"
-        "    return step(self)\n"
-        "Trainer._step = stop\n"
-        "sys.exit(cli.main(sys.argv[1:]))\n"
-    )
-    command = ["train", recipe, "--data", data, "--out", out]
-    torn = subprocess.run([sys.executable, "-c", code, *map(str, command)], capture_output=True, text=True, check=False)
-    assert torn.returncode == 130, torn.stderr
-    assert not (out / "README.md").exists()
-    assert run(*command, "--resume") == 0
-    assert run("train", recipe, "--data", data, "--out", tmp_path / "whole") == 0
-    one, other = load_checkpoint(out).model, load_checkpoint(tmp_path / "whole").model
+def test_an_interrupted_run_is_resumed_by_the_same_command(tmp_path, endings):
+    torn = endings["interrupted"]
+    assert torn.code == 130, torn.stderr
+    assert not (torn.out / "README.md").exists()
+    assert run(*torn.command, "--resume") == 0
+    assert run(*torn.command[:-1], tmp_path / "whole") == 0
+    one, other = load_checkpoint(torn.out).model, load_checkpoint(tmp_path / "whole").model
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
@@ -292,14 +382,8 @@ def test_help_and_refusals_need_no_heavy_import():
     assert done.stdout.strip() == "[]"
 
 
-def test_training_never_imports_the_page():
-    code = (
-        "import sys, pkgutil, importlib, loopviz.train\n"
-        "for m in pkgutil.iter_modules(loopviz.train.__path__): importlib.import_module('loopviz.train.' + m.name)\n"
-        "print([m for m in ('gradio', 'plotly', 'loopviz.app', 'loopviz.panels') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+def test_training_never_imports_the_page(endings):
+    assert endings["of_the_page"] == []
 
 
 # -- issue 10 ----------------------------------------------------------------------------------------------------------
@@ -324,46 +408,21 @@ def test_b7_a_folder_that_holds_something_else_is_not_trained_over(tmp_path, rec
     assert "--json" in capfd.readouterr().err
 
 
-def test_b8_a_full_disk_ends_training_in_one_line_and_leaves_the_last_whole_checkpoint(tmp_path, recipe_file):
+def test_b8_a_full_disk_ends_training_in_one_line_and_leaves_the_last_whole_checkpoint(endings):
     """The system's own limit on a file's size stands for a full disk."""
-    recipe, out = recipe_file(arrows_recipe()), tmp_path / "m"
-    code = (
-        "import os, resource, sys\n"
-        "from loopviz.cli import main as cli\n"
-        "from loopviz.train.trainer import Trainer\n"
-        "save = Trainer.checkpoint\n"
-        "def limited(self):\n"
-        "    if self.progress.step == 4: resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))\n"
-        "    save(self)\n"
-        "Trainer.checkpoint = limited\n"
-        "sys.exit(cli.main(sys.argv[1:]))\n"
-    )
-    command = [sys.executable, "-c", code, "train", str(recipe), "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2, done.stderr
+    done = endings["full"]
+    assert done.code == 2, done.stderr
     assert done.stderr.splitlines()[-1].startswith("loopviz: ")
     assert "checkpoint.pt: cannot be written (File too large)" in done.stderr
     assert "Traceback" not in done.stderr
-    assert load_state(out / "run" / "checkpoint.pt")["progress"]["step"] == 2
-    assert not list(out.rglob("*.part"))
+    assert load_state(done.out / "run" / "checkpoint.pt")["progress"]["step"] == 2
+    assert not list(done.out.rglob("*.part"))
 
 
-def test_b9_sigterm_keeps_the_run_and_exits_143(tmp_path, recipe_file):
-    code = (
-        "import os, signal, sys\n"
-        "from loopviz.cli import main as cli\n"
-        "from loopviz.train.trainer import Trainer\n"
-        "step = Trainer._step\n"
-        "def stop(self):\n"
-        "    if self.progress.step == 2: [os.kill(os.getpid(), signal.SIGTERM) for _ in range(2)]\n"
-        "    return step(self)\n"
-        "Trainer._step = stop\n"
-        "sys.exit(cli.main(sys.argv[1:]))\n"
-    )
-    command = [sys.executable, "-c", code, "train", str(recipe_file(arrows_recipe())), "--out", str(tmp_path / "m")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 143, done.stderr
-    assert load_state(tmp_path / "m" / "run" / "checkpoint.pt")["progress"]["step"] == 3
+def test_b9_sigterm_keeps_the_run_and_exits_143(endings):
+    done = endings["told_to_end"]
+    assert done.code == 143, done.stderr
+    assert load_state(done.out / "run" / "checkpoint.pt")["progress"]["step"] == 3
 
 
 def test_a_finished_run_is_prolonged_only_where_that_is_what_a_longer_run_had_been(tmp_path, recipe_file, capfd):

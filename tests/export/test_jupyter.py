@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
+from nbclient.util import run_sync
 
 from loopviz.engine import StreamSettings, run
 from loopviz.export.jupyter import PANELS, notebook, notebook_bytes
@@ -20,11 +23,30 @@ from tests.export.test_report import hostile
 from tests.lab.small import save
 
 
-def executed(made: dict[str, Any], where: Path) -> Any:
-    """The notebook with its outputs, run by a kernel in the folder `where`."""
-    read = nbformat.reads(json.dumps(made), as_version=4)
-    NotebookClient(read, timeout=300, resources={"metadata": {"path": str(where)}}).execute()
-    return read
+@pytest.fixture(scope="module")
+def executed() -> Iterator[Callable[[dict[str, Any], Path], Any]]:
+    """The notebook with its outputs, run by a kernel in the folder `where`.
+
+    One kernel for all, whose namespace is emptied for each: what takes its time is to start it and to import torch.
+    """
+    kernel = AsyncKernelManager(kernel_name="python3")
+
+    def execute(made: dict[str, Any], where: Path) -> Any:
+        read = nbformat.reads(json.dumps(made), as_version=4)
+        fresh = nbformat.v4.new_code_cell(f"%reset -f\nimport os\nos.chdir({str(where)!r})\ndel os")
+        read["cells"].insert(0, fresh)
+        client = NotebookClient(read, timeout=300, km=kernel)
+        client.execute()
+        client.kc.stop_channels()
+        assert read["cells"].pop(0)["outputs"] == []
+        return read
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(PACKAGE.parent))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield execute
+        if kernel.has_kernel:
+            run_sync(kernel.shutdown_kernel)(now=True)
 
 
 def outputs(read: Any) -> list[list[Any]]:
@@ -32,9 +54,7 @@ def outputs(read: Any) -> list[list[Any]]:
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
-def test_the_notebook_executes_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lang: str) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(PACKAGE.parent))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def test_the_notebook_executes_from_top_to_bottom(tmp_path: Path, executed: Any, lang: str) -> None:
     folder = save(tmp_path / "tiny", loop_count=3)
     loaded = load_checkpoint(folder)
     settings = StreamSettings(max_new_tokens=6, do_sample=True, temperature=1.2, seed=5)
@@ -54,8 +74,7 @@ def test_the_notebook_executes_from_top_to_bottom(tmp_path: Path, monkeypatch: p
         assert f"data-panel=&#x27;{name}&#x27;" in page
 
 
-def test_another_text_is_told_and_where_it_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(PACKAGE.parent))
+def test_another_text_is_told_and_where_it_parts(tmp_path: Path, executed: Any) -> None:
     folder = save(tmp_path / "tiny", loop_count=3)
     loaded = load_checkpoint(folder)
     trace = run(loaded.model, loaded.tokenizer, "Once upon", StreamSettings(max_new_tokens=4))

@@ -14,7 +14,7 @@ from loopviz.model.choosers import ChooserContext
 from . import choosing
 from .choosing import REFERENCES, by_tokens_model, plan, registered
 from .test_oracle_batches import LENGTHS, assert_each_as_alone, prompts
-from .test_oracle_cache_modes import CHUNKS, compare, steady
+from .test_oracle_cache_modes import CHUNKS, compare
 from .tiny import (
     MODES,
     TOLERANCE,
@@ -40,6 +40,10 @@ ORDER = [0, 1, 2, 3, 2, 3, 1, 4]
 def _gradients(request):
     with torch.set_grad_enabled(request.param):
         yield
+
+
+# For what sets it itself, or runs no model: the fixture's second value would only do the very same again.
+ONCE = pytest.mark.parametrize("_gradients", [False], indirect=True, ids=["once"])
 
 
 @pytest.fixture(autouse=True)
@@ -125,6 +129,7 @@ def test_every_row_has_its_own_unrolled_llama():
             close(out[row : row + 1], theirs, TOLERANCE[torch.float32])
 
 
+@ONCE
 def test_gradients_are_those_of_the_unrolled_llama():
     tokens = ids(6, rows=2)
     with registered("plan", plan(PLAN)), torch.enable_grad():
@@ -138,6 +143,7 @@ def test_gradients_are_those_of_the_unrolled_llama():
             close(model.model.layers[layer].mlp.up_proj.weight.grad, theirs, TOLERANCE[torch.float32])
 
 
+@ONCE
 @pytest.mark.parametrize("mode", list(MODES))
 def test_gradients_change_no_value_and_are_finite(mode):
     model, _ = split(chosen(mode))
@@ -155,6 +161,7 @@ def test_gradients_change_no_value_and_are_finite(mode):
         close(model(tokens[:, 4:], past_key_values=past).logits, then, 1e-5)
 
 
+@ONCE
 @pytest.mark.parametrize("mode", ["serial", "parallel", "parallel_wrapping", "ema"])
 def test_checkpointed_gradients_are_the_same(mode):
     tokens = ids(6, rows=4)
@@ -174,16 +181,15 @@ def test_checkpointed_gradients_are_the_same(mode):
 # --- against the slow reference, token by token ---
 
 
-def same_layers(model, slow, chunks):
-    """The layers each pass ran are those of the reference."""
-    tokens, cache, slow_cache, start, told = ids(sum(chunks))[0].tolist(), None, None, 0, []
-    for size in chunks:
-        part = tokens[start : start + size]
-        cache = model(torch.tensor([part]), past_key_values=cache, use_cache=True).past_key_values
-        expected = slow(part, slow_cache)
-        slow_cache, start = expected.cache, start + size
+def same_layers(model, slow, chunks, tolerance):
+    """As `compare`, and the layers each pass ran are those of the reference; returns these."""
+    told = []
+
+    def look(expected):
         assert [run[:, 0].tolist() for run in model.last_pass.layers_run] == expected.layers_run
         told.append(expected.layers_run)
+
+    compare(model, slow, chunks, tolerance, then=look)
     return told
 
 
@@ -195,8 +201,7 @@ def test_fixed_count_equals_the_reference(mode, chunks, dtype):
     model.to(dtype)
     with precision(dtype) as tolerance:
         slow = reference(model, loop, REFERENCES["by_tokens"])
-        compare(model, slow, chunks, tolerance)
-        told = same_layers(model, slow, chunks)
+        told = same_layers(model, slow, chunks, tolerance)
     if len(chunks) > 4:
         flat = [run for blocks in told for steps in blocks for run in steps]
         assert any(not all(run) for run in flat), "no layer was ever left out"
@@ -228,23 +233,18 @@ def test_built_in_choosers_equal_the_reference(mode, chooser):
         loop["layer_threshold"] = sum(middle) / 2
         model.set_loop(layer_threshold=loop["layer_threshold"])
         slow = reference(model, loop, REFERENCES[chooser])
-        compare(model, slow, chunks, tolerance)
-        told = same_layers(model, slow, chunks)
+        told = same_layers(model, slow, chunks, tolerance)
     assert len({str(blocks) for blocks in told}) > 1, "every token chose alike: the test would prove nothing"
 
 
+@ONCE
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.data(), random_shapes(), st.sampled_from([[2, 1, 1], [1, 2], [3], [2, 2]]), st.integers(0, 5), st.booleans())
 def test_any_configuration(data, shape, chunks, seed, gradients):
     loop = {**data.draw(any_loop(shape["num_hidden_layers"])), "layer_chooser": "by_tokens"}
     model = build(loop, seed=seed, **shape).double()
     with precision(torch.float64) as tolerance, torch.set_grad_enabled(gradients):
-        slow, cache, start = reference(model, loop, REFERENCES["by_tokens"]), None, 0
-        for size in chunks:
-            result = slow(ids(sum(chunks), seed)[0, start : start + size].tolist(), cache)
-            assume(steady(result, slow))
-            cache, start = result.cache, start + size
-        compare(model, slow, chunks, tolerance, seed)
+        compare(model, reference(model, loop, REFERENCES["by_tokens"]), chunks, tolerance, seed, sure=assume)
 
 
 # --- rows, beams, crops ---
@@ -283,6 +283,7 @@ def test_built_in_choosers_look_at_one_row_and_its_real_tokens_alone(chooser):
     model(torch.nn.functional.pad(rows[1], (3, 0))[None], attention_mask=torch.tensor([[0, 0, 0, 1, 1]]))
 
 
+@ONCE
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.data(), random_shapes(), st.lists(st.integers(1, 6), min_size=2, max_size=4), st.booleans())
 def test_a_row_never_depends_on_its_neighbours(data, shape, lengths, gradients):
@@ -509,6 +510,7 @@ def test_what_a_chooser_gives_is_checked(given_back, told):
             model(ids(4))
 
 
+@ONCE
 def test_names_and_thresholds_are_checked():
     for taken, why in (("influence", "taken"), ("none", "all layers run")):
         with pytest.raises(ValueError, match=rf"{taken}.*{why}"):
@@ -530,6 +532,7 @@ def test_names_and_thresholds_are_checked():
             LoopLlamaConfig(loop_layers=(1, 2), layer_chooser="mine", layer_threshold=1)
 
 
+@ONCE
 def test_a_saved_model_says_what_registers_its_chooser(tmp_path):
     with registered("mine", by_tokens_model):
         model, _ = split(chosen("serial", "mine"))
