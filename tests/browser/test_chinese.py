@@ -6,9 +6,9 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterable
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
-from tests.browser.test_explore import drawn, ended, run
+from tests.browser.test_explore import drawn, ended, run, settle
 
 ALL_ON = "localStorage.setItem('loopviz.panels', JSON.stringify({ instrument: true, key_similarity: true, attention: true, kv_projection: true }))"
 NAMES = {
@@ -98,15 +98,14 @@ def test_the_measure_finds_english() -> None:
     assert set(foreign(["Download plot", "基线 count 64"])) == {"Download", "plot", "count"}
 
 
-def test_a23_explore_is_chinese(visit: Callable[..., Page]) -> None:
+def test_a23_explore_is_chinese(visit: Callable[..., Page], usual_context: BrowserContext) -> None:
+    usual_context.once("page", lambda page: page.add_init_script(ALL_ON))
     page = visit("?lang=zh")
-    page.evaluate(ALL_ON)
-    page.reload()
-    page.wait_for_selector('.lv[data-ready="1"][data-model="ready"]')
     drawn(page)
     page.evaluate("document.querySelectorAll('#lv-settings .label-wrap:not(.open)').forEach((node) => node.click())")
     page.evaluate("document.querySelectorAll('.lv-panel details').forEach((node) => (node.open = true))")
     chinese(page, written(page))
+    settle(page, "sampling", "max_new_tokens", 8)
     run(page)
     ended(page)
     for tab in reversed(page.locator(".lv-tab").all()):
@@ -140,8 +139,12 @@ def test_a23_the_tour_is_chinese(visit: Callable[..., Page]) -> None:
             ".lv-tour-row",
         ]  # the answers to choose from are the model's words
         assert foreign(page.locator(part).inner_text() for part in parts) == {}
+        before = page.locator(".lv-tour-place").inner_text()
         page.locator(".lv-tour-next").click()
-        page.wait_for_timeout(300)
+        # the next step's words are there, or the tour is over
+        page.wait_for_function(
+            "(before) => document.querySelector('.lv-tour .lv-tour-place')?.textContent !== before", arg=before
+        )
         if not page.locator(".lv-tour").count():
             break
 

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 import torch
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from loopviz.app import controls as st
 from loopviz.app.contract import QUERIES
@@ -23,7 +23,7 @@ from loopviz.panels.loop import state_trajectory
 from loopviz.trace.file import save
 from scripts.serving import served
 from tests.app.server.test_request_guard import CLOSED, GRADIO_S_OPEN, OURS_OPEN, filled, listed
-from tests.browser.conftest import PATIENCE
+from tests.browser.conftest import PATIENCE, left, opened
 from tests.browser.test_explore import data, drawn, ended, inside, reached, run, settle
 from tests.browser.test_sharing import saved, short_run
 from tests.conftest import make_llama
@@ -34,12 +34,15 @@ _WATCH = """window.broken = [];
 document.addEventListener('securitypolicyviolation', (e) => window.broken.push(`${e.effectiveDirective} ${e.blockedURI}`));"""
 
 
-def _watched(page: Page) -> Page:
-    """The page, once more, with every breach of its policy noted from the beginning."""
-    page.add_init_script(_WATCH)
-    page.reload()
-    page.wait_for_selector('[data-ready="1"][data-model="ready"]')
-    return page
+@pytest.fixture
+def watched(visit: Visit, usual_context: BrowserContext) -> Visit:
+    """As `visit`, with every breach of the page's policy noted from the beginning; a page not watched has no list to be empty."""
+
+    def open_watched(query: str = "", **options: Any) -> Page:
+        usual_context.once("page", lambda page: page.add_init_script(_WATCH))
+        return visit(query, **options)
+
+    return open_watched
 
 
 def _kept(page: Page) -> None:
@@ -49,16 +52,17 @@ def _kept(page: Page) -> None:
 # --- the policy ----------------------------------------------------------------------------------------------------------
 
 
-def test_explore_keeps_the_policy_it_runs_under(visit: Visit, tmp_path: Path) -> None:
-    page = _watched(visit("?lang=zh"))
+def test_explore_keeps_the_policy_it_runs_under(watched: Visit, tmp_path: Path) -> None:
+    """Opened in Chinese, with a picture in space, and made English; :func:`test_explore_in_english_makes_no_script_of_a_text_tells_what_failed_and_keeps_its_policy` opens it in English."""
+    page = watched("?lang=zh")
     short_run(page)
     page.get_by_label(state_trajectory.TEXTS["zh"]["dims"], exact=True).select_option(
         label=state_trajectory.TEXTS["zh"]["dims_3"]
     )
     expect(page.locator("[data-panel=state_trajectory] .gl-container canvas").first).to_be_attached()
     _kept(page)
-    page = _watched(visit())
-    short_run(page)
+    page.click("#lv-lang label:has-text('English')")
+    expect(page.locator("#lv-run")).to_have_text("Run")
     assert saved(page, "Report", tmp_path).stat().st_size > 10**5
     file = saved(page, "Save run", tmp_path)
     page.locator(".lv input[type=file]").set_input_files(file)
@@ -66,15 +70,25 @@ def test_explore_keeps_the_policy_it_runs_under(visit: Visit, tmp_path: Path) ->
     _kept(page)
 
 
-def test_compare_and_the_lab_keep_the_policy_they_run_under(visit: Visit, tmp_path: Path) -> None:
-    page = _watched(visit(at="compare"))
+# what the server answers to a question that failed
+_FAILED = json.dumps({"kind": "failed", "state": "failed", "text": "something went wrong. Reference 0a1b2c3d"})
+
+
+def test_compare_and_the_lab_keep_their_policy_and_a_question_that_failed_is_told(
+    watched: Visit, tmp_path: Path
+) -> None:
+    page = watched(at="compare")
     page.locator(".lv-asking > details > summary").click()
     page.locator("[data-field=max_new_tokens] input").fill("4")
     page.locator(".lv-go").click()
     expect(page.locator('.lv-page[data-end="done"][data-drawn="true"]')).to_be_visible()
     _kept(page)
-    page = _watched(visit(at="lab"))
-    page.locator("[data-field=text] textarea").fill("Once upon a time there was a little loop. " * 12)
+    # a question that failed is told with its reference
+    page.route("**/component_server**", lambda route: route.fulfill(json=_FAILED))
+    page.evaluate("document.querySelector('.lv-page').page.check(0)")
+    expect(page.locator(".lv-asking .lv-status.lv-bad")).to_contain_text("0a1b2c3d")
+    page = watched(at="lab")
+    page.locator("[data-field=text] textarea").fill("Once upon a time there was a little loop. " * 3)
     page.locator(".lv-sizes button").first.click()
     expect(page.locator('.lv-page[data-end="done"][data-drawn="true"]')).to_be_visible()
     for button in page.locator(".lv-files button").all():
@@ -84,8 +98,13 @@ def test_compare_and_the_lab_keep_the_policy_they_run_under(visit: Visit, tmp_pa
     _kept(page)
 
 
-def test_no_text_becomes_a_script(visit: Visit) -> None:
-    page = visit(refused=True)
+def test_explore_in_english_makes_no_script_of_a_text_tells_what_failed_and_keeps_its_policy(
+    watched: Visit, tmp_path: Path
+) -> None:
+    """One visit: texts that would be scripts, a line that is full, a run, a file with an override, a question that fails."""
+    page = watched()
+
+    # no text becomes a script
     made = """(source) => { try { return Function(source)(); } catch (error) { return error.name; } }"""
     later = """async (source) => {
       const Async = Object.getPrototypeOf(async function () {}).constructor;
@@ -95,6 +114,35 @@ def test_no_text_becomes_a_script(visit: Visit) -> None:
         assert page.evaluate(attempt, "return 'ran'") == "EvalError"
         assert page.evaluate(attempt, "return `${1 + 1}`;") == "EvalError"
     assert page.evaluate(made, 'return "words";') == "words", "a text without a field is what it says"
+
+    # a line that is full is said beside Run, until a run starts
+    inside(
+        page, "page.status({ text: 'Not started: 64 runs are waiting', bad: true, over: true, full: true, n: page.n })"
+    )
+    inside(page, "page.mark()")
+    expect(page.locator("#lv-buttons .lv-state")).to_have_text("Not started: 64 runs are waiting")
+    short_run(page)
+    expect(page.locator("#lv-buttons .lv-state")).not_to_contain_text("Not started")
+
+    # L17: a token may end in an unclosed right-to-left override; it turns no other around
+    trace = random_trace(3, 9)
+    for at, said in enumerate(("one ", "\u202etwo ", "three ", "four ")):
+        trace.frames[at]["text"] = said
+    save(trace, tmp_path / "override.loopviz")
+    page.locator(".lv input[type=file]").set_input_files(tmp_path / "override.loopviz")
+    expect(page.locator(".lv-badge")).to_contain_text("opened file")
+    expect(page.locator(".lv-text .lv-tok").nth(3)).to_contain_text("four")  # the text of the run before has gone
+    drawn(page)
+    lefts = [box["x"] for token in page.locator(".lv-text .lv-tok").all()[:4] if (box := token.bounding_box())]
+    assert lefts == sorted(lefts)
+    assert len(lefts) == 4
+    assert inside(page, "page.tokens[1][0]") == "\u202etwo "
+    _kept(page)
+
+    # a question that failed is told with its reference
+    page.route("**/component_server**", lambda route: route.fulfill(json=_FAILED))
+    inside(page, "page.look({ token: 1 })")
+    page.wait_for_function("() => document.querySelector('.lv').page.said.includes('0a1b2c3d')")
 
 
 @pytest.fixture(scope="module")
@@ -175,36 +223,36 @@ def elsewhere() -> Iterator[int]:
     server.shutdown()
 
 
-@pytest.mark.parametrize("host", ["127.0.0.2", "localhost", "127.0.0.1"])
 def test_visits_that_are_not_from_the_page_start_stop_and_read_nothing(
-    visit: Visit, browser: Browser, app_url: str, elsewhere: int, host: str
+    visit: Visit, browser: Browser, app_url: str, elsewhere: int
 ) -> None:
-    """From another site, another name of this machine, another port of it: every address of the app."""
+    """From another site, another name of this machine, another port of it: every address of the app, while a run is made."""
     page = visit()
     settle(page, "sampling", "max_new_tokens", 60)
-    running = run(page, "Once upon a time")
-    reached(page, 8)
     config = httpx.get(f"{app_url}config").json()
     element = next(c["id"] for c in config["components"] if c["props"].get("elem_id") == "lv-live")
     wanted = {"component_id": element, "fn_name": "model_status", "session_hash": "x"}
     question = json.dumps({**wanted, "data": json.dumps({"model": "stories-noinject"})})
+    asked = {**wanted, "data": json.dumps({"model": "stories-noinject", "look": True})}
     addresses = [
         [m, filled(path)[1:]] for m, path in sorted(listed(GRADIO_S_OPEN) | listed(OURS_OPEN) | listed(CLOSED))
     ]
-    context = browser.new_context()
-    evil = context.new_page()
-    evil.goto(f"http://{host}:{elsewhere}/")
-    found = evil.evaluate(_ATTACK, [app_url, addresses, question, running])
-    assert [one for one in found if one[2] != 403] == []
-    evil.evaluate("(base) => { document.querySelector('iframe').src = base; }", app_url)
-    evil.wait_for_timeout(1000)
-    assert all(frame.locator("gradio-app").count() == 0 for frame in evil.frames), "the page is framed"
-    context.close()
-    ended(page)  # it went on to its end
-    assert data(page, "run") == running
-    asked = {**wanted, "data": json.dumps({"model": "stories-noinject", "look": True})}
-    state = json.loads(httpx.post(f"{app_url}gradio_api/component_server", json=asked).json())["state"]
-    assert state == "waiting", "another site has begun to load a model"
+    for host in ("127.0.0.2", "localhost", "127.0.0.1"):
+        running = run(page, "Once upon a time")
+        reached(page, 8)
+        context = browser.new_context()
+        evil = context.new_page()
+        evil.goto(f"http://{host}:{elsewhere}/")
+        found = evil.evaluate(_ATTACK, [app_url, addresses, question, running])
+        assert [one for one in found if one[2] != 403] == [], host
+        evil.evaluate("(base) => { document.querySelector('iframe').src = base; }", app_url)
+        evil.wait_for_timeout(1000)
+        assert all(frame.locator("gradio-app").count() == 0 for frame in evil.frames), f"the page is framed by {host}"
+        context.close()
+        ended(page)  # it went on to its end
+        assert data(page, "run") == running, host
+        state = json.loads(httpx.post(f"{app_url}gradio_api/component_server", json=asked).json())["state"]
+        assert state == "waiting", f"another site has begun to load a model: {host}"
 
 
 # --- links ---------------------------------------------------------------------------------------------------------------
@@ -212,7 +260,7 @@ def test_visits_that_are_not_from_the_page_start_stop_and_read_nothing(
 
 @pytest.mark.parametrize(("lang", "asks"), [("en", "This link asks for the model"), ("zh", "此链接要求使用模型")])
 def test_link_that_downloads_asks_first(
-    visit: Visit, browser: Browser, app_url: str, tmp_path: Path, tiny_tokenizer: Any, lang: str, asks: str
+    usual_context: BrowserContext, app_url: str, tmp_path: Path, tiny_tokenizer: Any, lang: str, asks: str
 ) -> None:
     folder = tmp_path / "driveby"
     make_llama(num_hidden_layers=12, hidden_size=64, max_position_embeddings=1024).save_pretrained(folder)
@@ -228,8 +276,7 @@ def test_link_that_downloads_asks_first(
         return json.loads(httpx.post(f"{app_url}gradio_api/component_server", json=asked).json())["state"]
 
     for at in ("", "compare"):
-        context = browser.new_context()
-        page = context.new_page()
+        page = opened(usual_context)
         page.goto(f"{app_url}{at}?{QUERIES['link']}={word}&lang={lang}")
         asking = page.locator(".lv-ask-model")
         expect(asking).to_contain_text(str(folder), timeout=PATIENCE)
@@ -243,49 +290,4 @@ def test_link_that_downloads_asks_first(
             expect(asking).to_be_hidden()
             page.wait_for_selector('[data-ready="1"][data-model="ready"]', timeout=PATIENCE)
             assert state() == "ready"
-        context.close()
-
-
-# --- text ----------------------------------------------------------------------------------------------------------------
-
-
-def test_an_override_in_one_token_turns_no_other_around(visit: Visit, tmp_path: Path) -> None:
-    """L17: a token may end in an unclosed right-to-left override."""
-    trace = random_trace(3, 9)
-    for at, said in enumerate(("one ", "\u202etwo ", "three ", "four ")):
-        trace.frames[at]["text"] = said
-    save(trace, tmp_path / "override.loopviz")
-    page = visit()
-    page.locator(".lv input[type=file]").set_input_files(tmp_path / "override.loopviz")
-    expect(page.locator(".lv-badge")).to_contain_text("opened file")
-    drawn(page)
-    lefts = [box["x"] for token in page.locator(".lv-tok").all()[:4] if (box := token.bounding_box())]
-    assert lefts == sorted(lefts)
-    assert len(lefts) == 4
-    assert inside(page, "page.tokens[1][0]") == "\u202etwo "
-
-
-# --- errors --------------------------------------------------------------------------------------------------------------
-
-
-def test_a_question_that_failed_is_told_with_its_reference(visit: Visit) -> None:
-    failed = json.dumps({"kind": "failed", "state": "failed", "text": "something went wrong. Reference 0a1b2c3d"})
-    page = visit(at="compare")
-    page.route("**/component_server**", lambda route: route.fulfill(json=failed))
-    page.evaluate("document.querySelector('.lv-page').page.check(0)")
-    expect(page.locator(".lv-asking .lv-status.lv-bad")).to_contain_text("0a1b2c3d")
-    page = visit()
-    page.route("**/component_server**", lambda route: route.fulfill(json=failed))
-    inside(page, "page.look({ token: 1 })")
-    page.wait_for_function("() => document.querySelector('.lv').page.said.includes('0a1b2c3d')")
-
-
-def test_a_line_that_is_full_is_said_beside_run(visit: Visit) -> None:
-    page = visit()
-    inside(
-        page, "page.status({ text: 'Not started: 64 runs are waiting', bad: true, over: true, full: true, n: page.n })"
-    )
-    inside(page, "page.mark()")
-    expect(page.locator("#lv-buttons .lv-state")).to_have_text("Not started: 64 runs are waiting")
-    short_run(page)
-    expect(page.locator("#lv-buttons .lv-state")).not_to_contain_text("Not started")
+        left(page)

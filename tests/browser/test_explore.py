@@ -4,22 +4,47 @@ from __future__ import annotations
 
 import json
 import re
+import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from loopviz.app.explore import first_run
 from loopviz.app.explore.event_stream import PREFIX
 from loopviz.panels import GROUPS, PANELS
-from tests.browser.conftest import narrow
+from tests.browser.conftest import Visits, narrow
 
 USUAL = [*first_run.usual_panels()]  # those that are on until a visitor says otherwise
 SHOWN = [*first_run.opening_panels()]  # and of these the open group's
 
 
 Visit = Callable[..., Page]
+
+
+def visits_of_a_module(browser: Browser, usual_context: BrowserContext, app_url: str) -> Iterator[Visits]:
+    """For a module's fixture: visits that end with the module."""
+    visits = Visits(browser, usual_context, app_url)
+    yield visits
+    visits.leave()
+
+
+def one_page_of(lasting: Visits) -> Iterator[Page]:
+    """For a fixture beside it: one visitor's page, on which test after test runs something.
+
+    To open a page is most of what a short run costs. A test on it sets what it needs (how many tokens, which prompt) and counts
+    from where it began; what it chose beside that, it puts back. Each must leave the page free of errors, as `visit` does.
+    """
+    page = lasting.look()
+    page.bring_to_front()  # a page behind another's tab is given no frames
+    yield page
+    wrong, lasting.wrong[:] = [*lasting.wrong], []
+    assert wrong == []
+
+
+lasting = pytest.fixture(scope="module")(visits_of_a_module)
+page = pytest.fixture(one_page_of)
 
 
 def data(page: Page, name: str) -> str:
@@ -128,7 +153,7 @@ def same_as_server(page: Page) -> None:
         assert list(differences(own[1][name], server[1][name], name))[:5] == []
 
 
-def test_opens_alone_and_explains_itself(visit: Visit) -> None:
+def test_opens_alone_explains_itself_and_says_why_a_control_does_nothing(visit: Visit) -> None:
     page = visit()
     expect(page.locator(".lv-panel")).to_have_count(len(PANELS))
     for name in USUAL:
@@ -140,6 +165,19 @@ def test_opens_alone_and_explains_itself(visit: Visit) -> None:
         expect(section.locator(".lv-formula math").first).to_be_visible()
         expect(section.locator(".lv-how")).to_contain_text(panel.TEXTS["en"]["how"][:40])
     assert page.evaluate("document.title") == "LoopViz"
+    # controls that do nothing are off and say why
+    expect(page.locator("#ctl-min_loop_count input[type=number]")).to_be_disabled()
+    expect(page.locator("#ctl-min_loop_count .info-text")).to_contain_text("only used when looping until it settles")
+    page.click("#ctl-loop_strategy input[value=dynamic_stop]")
+    expect(page.locator("#ctl-min_loop_count input[type=number]")).to_be_enabled()
+    expect(page.locator("#ctl-loop_count input[type=number]")).to_be_disabled()
+    expect(page.locator("#ctl-cosine_threshold .info-text")).to_contain_text("cos ≥ 0.95")
+    settle(page, "loop", "min_loop_count", 3)
+    page.click("#lv-group-kv .label-wrap")
+    expect(page.locator("#ctl-virtual_layer_count input[type=number]")).to_have_value("3")
+    expect(page.locator("#ctl-virtual_layer_count .info-text")).to_contain_text("At most 3 here")
+    settle(page, "loop", "max_loop_count", 2)
+    expect(page.locator("#ctl-max_loop_count .info-text")).to_contain_text("must be >= min_loop_count=3")
 
 
 def test_a_prompt_becomes_text_and_pictures(visit: Visit) -> None:
@@ -195,11 +233,11 @@ def middle(page: Page, panel: str, x: float, y: float) -> tuple[float, float]:
     return area["x"] + area["width"] * x, area["y"] + area["height"] * y
 
 
-def test_what_the_reader_does_survives_streaming(visit: Visit) -> None:
-    """Zoom, a trace hidden in the legend, the hover label; and no plot node is replaced."""
+def test_what_the_reader_does_survives_streaming_and_a_click_selects_everywhere(visit: Visit) -> None:
+    """Zoom, a trace hidden in the legend, the hover label; and no plot node is replaced. Then what is pressed in another run."""
     page = visit(height=2200)
     show(page, "token_loop_map")
-    settle(page, "sampling", "max_new_tokens", 120)
+    settle(page, "sampling", "max_new_tokens", 40)
     run(page)
     ended(page)
     total = int(data(page, "t"))
@@ -238,11 +276,8 @@ def test_what_the_reader_does_survives_streaming(visit: Visit) -> None:
         assert set(marks) == {1}
     drawn(page)
     same_as_server(page)
-
-
-def test_a_click_selects_everywhere(visit: Visit) -> None:
-    page = visit(height=2200)
-    show(page, "token_loop_map")
+    # a click selects everywhere
+    settle(page, "sampling", "max_new_tokens", 12)
     run(page, "Once upon a time")
     ended(page)
     looked(page)
@@ -291,12 +326,11 @@ def test_a_click_selects_everywhere(visit: Visit) -> None:
         expect(scenes if dims == "2-D" else scenes.first).to_have_count(int(dims == "3-D"))
 
 
-def test_clicks_while_streaming_lose_nothing(visit: Visit) -> None:
-    page = visit()
-    settle(page, "sampling", "max_new_tokens", 300)
+def test_clicks_while_streaming_lose_nothing(page: Page) -> None:
+    settle(page, "sampling", "max_new_tokens", 160)
     run(page)
     for token in (2, 5, 9, 4):
-        reached(page, token + 20)
+        reached(page, token + 10)
         page.evaluate("i => document.querySelector(`.lv-tok[data-i='${i}']`).click()", token)
     page.evaluate("for (const i of [1, 2, 3, 6]) document.querySelector(`.lv-tok[data-i='${i}']`).click()")
     ended(page)
@@ -305,8 +339,7 @@ def test_clicks_while_streaming_lose_nothing(visit: Visit) -> None:
     same_as_server(page)
 
 
-def test_messages_that_never_arrive_are_asked_for(visit: Visit) -> None:
-    page = visit()
+def test_messages_that_never_arrive_are_asked_for(page: Page) -> None:
     inside(page, "page.lossy = page.receive")
     page.evaluate(
         """() => { const page = document.querySelector('.lv').page; let n = 0;
@@ -315,16 +348,16 @@ def test_messages_that_never_arrive_are_asked_for(visit: Visit) -> None:
             this.lossy(message);
           }; }"""
     )
-    settle(page, "sampling", "max_new_tokens", 80)
+    settle(page, "sampling", "max_new_tokens", 60)
     run(page)
     ended(page)
     assert inside(page, "page.lost") >= 2
     same_as_server(page)
+    inside(page, "(page.receive = page.lossy, 0)")
 
 
 @pytest.mark.parametrize("line", ["stands", "is blocked"])
-def test_frames_come_by_the_run_s_own_line_or_else_by_gradio(visit: Visit, line: str) -> None:
-    page = visit()
+def test_frames_come_by_the_run_s_own_line_or_else_by_gradio(page: Page, line: str) -> None:
     if line == "is blocked":
         page.route(f"**/{PREFIX}/**", lambda route: route.fulfill(status=204))
     inside(page, "(page.byLine = 0, page.all = 0)")
@@ -332,6 +365,7 @@ def test_frames_come_by_the_run_s_own_line_or_else_by_gradio(visit: Visit, line:
         page,
         """(() => {
           const { receive, listen } = page;
+          page.putBack = () => Object.assign(page, { receive, listen });
           page.receive = (message) => { page.all += message.kind === 'frames'; receive.call(page, message); };
           page.listen = (run) => {
             listen.call(page, run);
@@ -346,6 +380,8 @@ def test_frames_come_by_the_run_s_own_line_or_else_by_gradio(visit: Visit, line:
     drawn(page)
     same_as_server(page)
     by_line, everything = inside(page, "page.byLine"), inside(page, "page.all")
+    inside(page, "page.putBack()?.seq")
+    page.unroute_all()
     if line == "stands":
         assert by_line > everything / 2
     else:
@@ -353,35 +389,33 @@ def test_frames_come_by_the_run_s_own_line_or_else_by_gradio(visit: Visit, line:
         assert everything > 2
 
 
-def test_stop_then_run_again(visit: Visit) -> None:
-    page = visit()
+def test_stop_then_run_again(page: Page) -> None:
     settle(page, "sampling", "max_new_tokens", 900)
     first = run(page)
-    reached(page, 30)
+    reached(page, 12)
     page.click("#lv-stop")
     ended(page, "stopped")
     stopped_at = int(data(page, "t"))
     assert stopped_at < 900
     same_as_server(page)
-    settle(page, "sampling", "max_new_tokens", 20)
+    settle(page, "sampling", "max_new_tokens", 6)
     assert run(page) != first
     ended(page)
     same_as_server(page)
 
 
-def test_run_pressed_twice_is_one_run(visit: Visit) -> None:
-    page = visit()
+def test_run_pressed_twice_is_one_run(page: Page) -> None:
     settle(page, "sampling", "max_new_tokens", 400)
     first = run(page, "Once upon a time")
-    reached(page, 30)
-    settle(page, "sampling", "max_new_tokens", 40)
+    reached(page, 12)
+    settle(page, "sampling", "max_new_tokens", 10)
     second = run(page, "The loop")
     assert second != first
     ended(page)
     drawn(page)
     rows = inside(page, "page.tokens")
     assert "".join(row[0] for row in rows if row[3]) == "The loop"
-    assert len(rows) == sum(row[3] for row in rows) + 39
+    assert len(rows) == sum(row[3] for row in rows) + 9
     assert (
         page.evaluate(
             "async (run) => (JSON.parse(await document.querySelector('.lv').page.server.resync(JSON.stringify({ run })))).kind",
@@ -419,11 +453,18 @@ def test_closed_tabs_free_their_place(visit: Visit) -> None:
     ended(page)
 
 
-def test_bad_input_is_told_beside_the_control_and_the_result_stays(visit: Visit) -> None:
+def test_text_is_text_and_bad_input_is_told_beside_the_control_and_the_result_stays(visit: Visit) -> None:
+    """Markup, template code and handlebars in a prompt are shown, not run."""
     page = visit()
-    settle(page, "sampling", "max_new_tokens", 10)
-    first = run(page, "Once upon a time")
+    settle(page, "sampling", "max_new_tokens", 5)
+    prompt = "${window.broken=1}{{value}}<img src=x onerror='window.broken=2'>`</script>"
+    first = run(page, prompt)
     ended(page)
+    drawn(page)
+    assert page.evaluate("window.broken") is None
+    assert page.locator(".lv-text").inner_text().startswith(prompt)
+    assert page.locator(".lv img").count() == 0
+    # bad input
     page.fill("#ctl-prompt textarea", "")
     page.click("#lv-run")
     expect(page.locator("#ctl-prompt .info-text")).to_contain_text("the prompt is empty")
@@ -451,37 +492,9 @@ def test_bad_input_is_told_beside_the_control_and_the_result_stays(visit: Visit)
     expect(page.locator(".lv-model")).to_have_text(re.compile("^model could not be loaded"))
 
 
-def test_controls_that_do_nothing_are_off_and_say_why(visit: Visit) -> None:
-    page = visit()
-    expect(page.locator("#ctl-min_loop_count input[type=number]")).to_be_disabled()
-    expect(page.locator("#ctl-min_loop_count .info-text")).to_contain_text("only used when looping until it settles")
-    page.click("#ctl-loop_strategy input[value=dynamic_stop]")
-    expect(page.locator("#ctl-min_loop_count input[type=number]")).to_be_enabled()
-    expect(page.locator("#ctl-loop_count input[type=number]")).to_be_disabled()
-    expect(page.locator("#ctl-cosine_threshold .info-text")).to_contain_text("cos ≥ 0.95")
-    settle(page, "loop", "min_loop_count", 3)
-    page.click("#lv-group-kv .label-wrap")
-    expect(page.locator("#ctl-virtual_layer_count input[type=number]")).to_have_value("3")
-    expect(page.locator("#ctl-virtual_layer_count .info-text")).to_contain_text("At most 3 here")
-    settle(page, "loop", "max_loop_count", 2)
-    expect(page.locator("#ctl-max_loop_count .info-text")).to_contain_text("must be >= min_loop_count=3")
-
-
-def test_text_is_text(visit: Visit) -> None:
-    """Markup, template code and handlebars in a prompt are shown, not run."""
-    page = visit()
+def test_chinese_and_back_dark_and_light(visit: Visit) -> None:
+    page = visit("?lang=zh")  # the language is remembered, and the look
     settle(page, "sampling", "max_new_tokens", 5)
-    prompt = "${window.broken=1}{{value}}<img src=x onerror='window.broken=2'>`</script>"
-    run(page, prompt)
-    ended(page)
-    drawn(page)
-    assert page.evaluate("window.broken") is None
-    assert page.locator(".lv-text").inner_text().startswith(prompt)
-    assert page.locator(".lv img").count() == 0
-
-
-def test_chinese_and_back(visit: Visit) -> None:
-    page = visit("?lang=zh")  # the language is remembered
     expect(page.locator("#lv-run")).to_have_text("运行")
     expect(page.locator(".lv-panel h2").first).to_have_text(next(iter(PANELS.values())).TEXTS["zh"]["title"])
     page.fill("#ctl-prompt textarea", "从前有一个小循环")
@@ -500,12 +513,29 @@ def test_chinese_and_back(visit: Visit) -> None:
     assert data(page, "run") == first
     assert page.input_value("#ctl-prompt textarea") == "从前有一个小循环"
     assert page.evaluate("document.documentElement.lang") == "en"
-    page.goto(page.url.split("?")[0])
+    drawn(page)
+    ink = "getComputedStyle(document.querySelector('.lv-plot .xtitle')).fill"
+    light = page.evaluate(ink)
+    page.click("#lv-dark")
+    page.wait_for_function(f"light => {ink} !== light", arg=light)
+    expect(page.locator("body")).to_have_class("dark")
+    # at an address without a language, the one that is chosen is remembered
+    page.evaluate("history.replaceState(null, '', location.pathname)")
     page.click("#lv-lang label:has-text('中文')")
     expect(page.locator("#lv-run")).to_have_text("运行")
+    # the look is remembered, and no frame of the next page is painted in the other, by us or by Gradio as it comes
+    page.add_init_script(
+        """window.looks = new Set();
+        (function look() {
+          if (document.body) looks.add(document.body.classList.contains('dark'));
+          requestAnimationFrame(look);
+        })();"""
+    )
     page.reload()
     expect(page.locator("#lv-run")).to_have_text("运行")
     expect(page.get_by_text("录制的运行").first).to_be_visible()
+    page.wait_for_selector('.lv[data-model="ready"]')
+    assert page.evaluate("[...looks]") == [True]
 
 
 def test_a_browser_that_prefers_chinese_gets_it(visit: Visit) -> None:
@@ -529,42 +559,17 @@ def test_on_a_phone_nothing_sticks_out(visit: Visit) -> None:
     assert wide == []
 
 
-def test_dark_and_light(visit: Visit) -> None:
-    page = visit()  # the look is remembered
-    settle(page, "sampling", "max_new_tokens", 5)
-    run(page)
-    ended(page)
-    drawn(page)
-    ink = "getComputedStyle(document.querySelector('.lv-plot .xtitle')).fill"
-    light = page.evaluate(ink)
-    page.click("#lv-dark")
-    page.wait_for_function(f"light => {ink} !== light", arg=light)
-    expect(page.locator("body")).to_have_class("dark")
-    # the look is remembered, and no frame of the next page is painted in the other, by us or by Gradio as it comes
-    page.add_init_script(
-        """window.looks = new Set();
-        (function look() {
-          if (document.body) looks.add(document.body.classList.contains('dark'));
-          requestAnimationFrame(look);
-        })();"""
-    )
-    page.reload()
-    page.wait_for_selector('.lv[data-model="ready"]')
-    assert page.evaluate("[...looks]") == [True]
-
-
-def test_events_are_private(visit: Visit, app_url: str) -> None:
-    page = visit()
-    answer = page.evaluate("async (url) => await (await fetch(url)).text()", app_url + "gradio_api/info")
-    told = json.loads(answer)
+def test_events_are_private(app_url: str) -> None:
+    with urllib.request.urlopen(app_url + "gradio_api/info", timeout=60) as answer:
+        told = json.load(answer)
     assert set(told["named_endpoints"]) == {"/run", "/open_run", "/compare", "/measure"}, (
         "what programs may ask; no event of a page"
     )
     assert told["unnamed_endpoints"] == {}
 
 
-def test_a_chooser_of_layers_brings_its_panel_until_it_is_switched_off(visit: Visit) -> None:
-    page = visit()
+def test_a_chooser_of_layers_brings_its_panel_until_it_is_switched_off(page: Page) -> None:
+    settle(page, "sampling", "max_new_tokens", 6)
     shown = "() => document.querySelector('.lv').page.panels.get('layers_run').on"
     show(page, "would_say")  # of the same group
     assert not page.evaluate(shown)

@@ -39,21 +39,9 @@ def screens(page: Page) -> float:
 # --- groups
 
 
-def test_b8_the_page_opens_on_two_pictures_and_is_short(visit: Visit) -> None:
-    """It was 4.7 screens high, and 8,737 px on a phone."""
-    page = visit(viewport={"width": 1440, "height": 900})
-    drawn(page)
-    assert data(page, "run") == first_run.RUN
-    assert on_screen(page) == USUAL[GROUPS[0]] == ["convergence", "state_trajectory"]
-    assert screens(page) <= 1.6
-    page = visit(**PHONE)
-    drawn(page)
-    assert screens(page) <= 3
-
-
-@pytest.mark.parametrize("lang", ["en", "zh"])
-def test_b8_groups_are_tabs_for_mouse_and_keyboard(visit: Visit, lang: str) -> None:
-    page, words = visit(f"?lang={lang}"), table(lang)
+def groups_are_tabs_for_mouse_and_keyboard(page: Page, lang: str) -> None:
+    """B8."""
+    words = table(lang)
     tabs = page.get_by_role("tab")
     expect(tabs).to_have_text([words[f"live.group.{group}"] for group in GROUPS])
     for group, tab in zip(GROUPS, tabs.all(), strict=True):
@@ -80,21 +68,17 @@ def test_b8_groups_are_tabs_for_mouse_and_keyboard(visit: Visit, lang: str) -> N
     expect(page.locator(".lv-switch:visible").first).to_be_focused()
 
 
-def test_b8_the_server_draws_the_open_group_alone(visit: Visit) -> None:
+def test_b8_the_server_draws_the_open_group_alone_which_is_remembered_and_may_be_empty(visit: Visit) -> None:
     page = visit()
     page.click("#lv-tab-memory")
     settled(page)
+    settle(page, "sampling", "max_new_tokens", 8)
     run(page)
     ended(page)
     drawn(page)
     held = "[...page.panels].filter(([, panel]) => panel.figure).map(([name]) => name)"
     assert inside(page, held) == USUAL["memory"]
     same_as_server(page)
-
-
-def test_b8_group_and_switches_are_remembered_and_a_group_may_be_empty(visit: Visit) -> None:
-    page = visit()
-    page.click("#lv-tab-memory")
     for name in USUAL["memory"]:
         page.click(f".lv-switch[data-name={name}]")
     page.wait_for_function("() => !document.querySelector('.lv').page.looking")
@@ -110,21 +94,13 @@ def test_b8_group_and_switches_are_remembered_and_a_group_may_be_empty(visit: Vi
     expect(page.locator(".lv-shelf-none")).to_be_hidden()
 
 
-def test_b8_what_a_closed_group_needs_is_recorded_all_the_same(visit: Visit) -> None:
+def test_b8_what_a_closed_group_needs_is_recorded_and_a_run_that_brings_a_panel_says_in_which_group(
+    visit: Visit,
+) -> None:
     page = visit()
     show(page, "attention")
     page.click("#lv-tab-thinking")
     settled(page)
-    settle(page, "sampling", "max_new_tokens", 6)
-    run(page)
-    ended(page)
-    page.click("#lv-tab-words")
-    settled(page)
-    assert inside(page, "page.panels.get('attention').figure.data.length") > 0
-
-
-def test_b8_a_run_that_brings_a_panel_says_in_which_group(visit: Visit) -> None:
-    page = visit()
     settle(page, "sampling", "max_new_tokens", 4)
     page.click("#lv-group-step .label-wrap")
     page.locator("#ctl-layer_chooser input").click()
@@ -139,9 +115,12 @@ def test_b8_a_run_that_brings_a_panel_says_in_which_group(visit: Visit) -> None:
     settled(page)
     assert "layers_run" in on_screen(page)
     expect(tab).not_to_have_class(re.compile("lv-news"))
+    assert inside(page, "page.panels.get('attention').figure.data.length") > 0
 
 
-def test_b8_the_tour_opens_the_groups_it_speaks_of_and_gives_the_visitor_s_back(visit: Visit) -> None:
+def test_b8_the_tour_opens_the_groups_it_speaks_of_and_gives_the_visitor_s_back_and_a_link_opens_its_group(
+    visit: Visit,
+) -> None:
     page = visit()
     page.click("#lv-tab-cost")
     settled(page)
@@ -161,15 +140,19 @@ def test_b8_the_tour_opens_the_groups_it_speaks_of_and_gives_the_visitor_s_back(
     expect(page.locator("#lv-tab-cost")).to_have_attribute("aria-selected", "true")
     settled(page)
     assert on_screen(page) == USUAL["cost"]
+    a_link_opens_the_group_it_was_made_in(page, visit)
 
 
-def test_b8_a_link_opens_the_group_it_was_made_in(visit: Visit) -> None:
-    page = visit()
+def a_link_opens_the_group_it_was_made_in(page: Page, visit: Visit) -> None:
+    """B8."""
     show(page, "key_similarity")
     page.locator(".lv-share").click()
     page.get_by_role("button", name="Copy link").click()
     address = page.locator(".lv-link").input_value()
-    other = visit("?" + address.partition("?")[2], apart=True)
+    # another person: what this one's browser remembers of groups is not theirs
+    page.evaluate("localStorage.clear()")
+    page.close()
+    other = visit("?" + address.partition("?")[2])
     other.wait_for_function("() => document.querySelector('#lv-tab-memory')?.getAttribute('aria-selected') === 'true'")
     assert on_screen(other) == ["kv_occupancy", "key_similarity", "kv_projection"]
     other.click("#lv-tab-words")
@@ -180,23 +163,8 @@ def test_b8_a_link_opens_the_group_it_was_made_in(visit: Visit) -> None:
 # --- frames
 
 
-@pytest.mark.parametrize("group", GROUPS)
-def test_b7_plots_fill_their_row(visit: Visit, group: str) -> None:
+def test_b7_plots_fill_their_row_and_words_unfolded_beside_one_do_not_make_it_a_tower(visit: Visit) -> None:
     """400 px of white stood under the lower of two panels."""
-    page = visit()
-    page.click(f"#lv-tab-{group}")
-    settled(page)
-    for name in [name for name in PANELS if group == PANELS[name].GROUP and not getattr(PANELS[name], "NEEDS", ())]:
-        show(page, name)
-    settled(page)
-    page.wait_for_function(
-        """() => [...document.querySelectorAll('.lv-panel:not([hidden])')].every((panel) => {
-          const [wrap, plot] = ['.lv-plot-wrap', '.main-svg'].map((at) => panel.querySelector(at)?.getBoundingClientRect());
-          return !plot || Math.abs(wrap.height - plot.height) < 3; })"""
-    )
-
-
-def test_b7_words_unfolded_beside_a_plot_do_not_make_it_a_tower(visit: Visit) -> None:
     page = visit(height=1200)
     drawn(page)
     plot = page.locator("[data-panel=state_trajectory] .main-svg").first
@@ -213,6 +181,18 @@ def test_b7_words_unfolded_beside_a_plot_do_not_make_it_a_tower(visit: Visit) ->
         "(height) => Math.abs(document.querySelector('[data-panel=state_trajectory] .main-svg').clientHeight - height) < 4",
         arg=before["height"],
     )
+    page.set_viewport_size({"width": 1280, "height": 900})
+    for group in GROUPS:
+        page.click(f"#lv-tab-{group}")
+        settled(page)
+        for name in [name for name in PANELS if group == PANELS[name].GROUP and not getattr(PANELS[name], "NEEDS", ())]:
+            show(page, name)
+        settled(page)
+        page.wait_for_function(
+            """() => [...document.querySelectorAll('.lv-panel:not([hidden])')].every((panel) => {
+              const [wrap, plot] = ['.lv-plot-wrap', '.main-svg'].map((at) => panel.querySelector(at)?.getBoundingClientRect());
+              return !plot || Math.abs(wrap.height - plot.height) < 3; })"""
+        )
 
 
 # --- in reach
@@ -225,7 +205,9 @@ def past_the_text(page: Page) -> None:
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
-def test_b6_the_bar_comes_when_the_text_is_gone_and_moves_nothing(visit: Visit, lang: str) -> None:
+def test_b6_the_bar_comes_when_the_text_is_gone_and_moves_nothing_and_b8_groups_are_tabs(
+    visit: Visit, lang: str
+) -> None:
     page = visit(f"?lang={lang}", viewport={"width": 1280, "height": 720})
     drawn(page)
     bar, row = page.locator(".lv-reach"), page.locator(".lv-reach-row")  # the bar itself takes no room
@@ -257,11 +239,17 @@ def test_b6_the_bar_comes_when_the_text_is_gone_and_moves_nothing(visit: Visit, 
     # another Shift+Tab would go down the page again, to where the text is out of sight
     page.evaluate("document.activeElement.blur()")
     expect(row).to_be_hidden()
+    page.set_viewport_size({"width": 1280, "height": 900})
+    groups_are_tabs_for_mouse_and_keyboard(page, lang)
 
 
-def test_b6_the_bar_shows_the_words_around_the_one_shown(visit: Visit) -> None:
-    page = visit(height=600)
+def test_b6_what_is_tabbed_to_is_not_under_the_bar_which_shows_the_words_around_the_one_shown(visit: Visit) -> None:
+    page = visit(height=560)
     drawn(page)
+    past_the_text(page)
+    assert hidden_focus(page) == []
+    page.set_viewport_size({"width": 1280, "height": 600})
+    page.evaluate("document.activeElement.blur()")
     page.evaluate("document.querySelector('.lv').page.look({ token: 12 })")
     settled(page)
     past_the_text(page)
@@ -281,7 +269,7 @@ def slide(page: Page, which: int, value: str) -> None:
     page.locator(".lv-reach .lv-slide input").nth(which).fill(value)
 
 
-def test_b6_its_sliders_are_the_form_s_own(visit: Visit) -> None:
+def test_b6_its_sliders_are_the_form_s_own_and_act_and_stop_while_it_runs(visit: Visit) -> None:
     page = visit(height=600)
     settle(page, "sampling", "max_new_tokens", 8)
     past_the_text(page)
@@ -310,10 +298,8 @@ def test_b6_its_sliders_are_the_form_s_own(visit: Visit) -> None:
     expect(page.locator(".lv-reach .lv-slide").first).to_contain_text("at most")
     slide(page, 0, "11")
     expect(page.locator("#ctl-max_loop_count input[type=number]")).to_have_value("11")
-
-
-def test_b6_a_loop_is_changed_from_the_bar_while_it_runs_and_stopped(visit: Visit) -> None:
-    page = visit(height=600)
+    # while it runs, a loop is changed from the bar, and the run stopped
+    page.locator("#ctl-loop_strategy input[value=fixed_count]").check()
     settle(page, "sampling", "max_new_tokens", 900)
     run(page, "Once upon a time")
     past_the_text(page)
@@ -341,41 +327,7 @@ def hidden_focus(page: Page) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("size", ["wide", "phone"])
-def test_b6_what_is_tabbed_to_is_not_under_the_bar(visit: Visit, size: str) -> None:
-    page = visit(**({"viewport": {"width": 1280, "height": 560}} if size == "wide" else PHONE))
-    drawn(page)
-    past_the_text(page)
-    assert hidden_focus(page) == []
-
-
 # --- a phone
-
-
-def test_b6_on_a_phone_the_bar_stands_over_the_buttons(visit: Visit) -> None:
-    page = visit(**PHONE)
-    drawn(page)
-    expect(page.locator(".lv-reach-row")).to_be_hidden()
-    past_the_text(page)
-    row, buttons = page.locator(".lv-reach-row").bounding_box(), page.locator("#lv-buttons").bounding_box()
-    assert row is not None
-    assert buttons is not None
-    assert abs(row["y"] + row["height"] - buttons["y"]) <= 2
-    assert buttons["y"] + buttons["height"] <= 845
-    assert page.locator(".lv-reach-run").is_hidden(), "Run is just below"
-    slide(page, 0, "5")
-    expect(page.locator("#ctl-loop_count input[type=number]")).to_have_value("5")
-    # the sheet lies over it
-    page.locator(".lv-sheet-open").click()
-    expect(page.locator("#ctl-model")).to_be_in_viewport()
-    assert page.evaluate(
-        """() => { const box = document.querySelector('.lv-reach-row').getBoundingClientRect();
-          return Boolean(document.elementFromPoint(box.left + box.width / 2, box.top + box.height / 2).closest('#lv-settings')); }"""
-    )
-    page.keyboard.press("Escape")
-    run(page)
-    page.wait_for_function("() => document.querySelector('.lv-text').getBoundingClientRect().top < innerHeight / 2")
-    expect(page.locator(".lv-reach-row")).to_be_hidden()
 
 
 def swipe(page: Page, by: int) -> None:
@@ -383,8 +335,8 @@ def swipe(page: Page, by: int) -> None:
     page.locator("#lv-panels").evaluate("(panels, by) => panels.scrollBy({ left: -by })", by)
 
 
-def test_b6_on_a_phone_panels_lie_side_by_side(visit: Visit) -> None:
-    page = visit(**PHONE)
+def test_b6_on_a_phone_panels_lie_side_by_side_and_what_is_tabbed_to_is_not_under_the_bar(look: Visit) -> None:
+    page = look(**PHONE)
     drawn(page)
     page.evaluate("document.querySelector('#lv-panels').scrollIntoView({ block: 'center' })")
     middle = """() => { const found = document.elementFromPoint(innerWidth / 2, innerHeight / 2).closest('.lv-panel'); return found?.dataset.panel; }"""
@@ -400,3 +352,53 @@ def test_b6_on_a_phone_panels_lie_side_by_side(visit: Visit) -> None:
     page.locator(".lv-switch[data-name=token_loop_map]").click()
     page.wait_for_function(f"() => ({middle})() === 'token_loop_map'")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.locator(".lv-switch[data-name=token_loop_map]").click()
+    page.wait_for_function("() => !document.querySelector('.lv').page.looking")
+    # tabbed to, from the first panel on
+    drawn(page)
+    swipe(page, 10_000)
+    past_the_text(page)
+    assert hidden_focus(page) == []
+    page.evaluate("document.activeElement.blur()")
+
+
+def test_b6_on_a_phone_the_bar_stands_over_the_buttons_and_a10_the_settings_are_a_press_away(look: Visit) -> None:
+    page = look(**PHONE)  # and this is the last test of it: it makes runs
+    drawn(page)
+    assert not page.locator("#ctl-loop_count").is_visible()
+    expect(page.locator(".lv-reach-row")).to_be_hidden()
+    past_the_text(page)
+    row, buttons = page.locator(".lv-reach-row").bounding_box(), page.locator("#lv-buttons").bounding_box()
+    assert row is not None
+    assert buttons is not None
+    assert abs(row["y"] + row["height"] - buttons["y"]) <= 2
+    assert buttons["y"] + buttons["height"] <= 845
+    assert page.locator(".lv-reach-run").is_hidden(), "Run is just below"
+    slide(page, 0, "5")
+    expect(page.locator("#ctl-loop_count input[type=number]")).to_have_value("5")
+    # the sheet lies over it, and its going leaves the page where it was
+    top = page.evaluate("scrollY")
+    page.locator(".lv-sheet-open").click()
+    expect(page.locator("#ctl-model")).to_be_in_viewport()
+    assert page.evaluate(
+        """() => { const box = document.querySelector('.lv-reach-row').getBoundingClientRect();
+          return Boolean(document.elementFromPoint(box.left + box.width / 2, box.top + box.height / 2).closest('#lv-settings')); }"""
+    )
+    page.locator("#ctl-loop_count input[type=number]").fill("3")
+    page.keyboard.press("Escape")
+    expect(page.locator("#ctl-model")).not_to_be_visible()
+    expect(page.locator(".lv-sheet-open")).to_be_focused()
+    assert page.evaluate("scrollY") == top
+    settle(page, "sampling", "max_new_tokens", 8)
+    past_the_text(page)
+    run(page)
+    page.wait_for_function("() => document.querySelector('.lv-text').getBoundingClientRect().top < innerHeight / 2")
+    expect(page.locator(".lv-reach-row")).to_be_hidden()
+    ended(page)
+    # a run takes its words from the settings, closed or not
+    expect(page.locator(".lv-about")).to_contain_text("3 times")
+    page.locator(".lv-sheet-open").click()
+    page.locator("#ctl-loop_count input[type=number]").fill("6")
+    run(page)
+    expect(page.locator("#ctl-model")).not_to_be_visible()
+    expect(page.locator(".lv-about")).to_contain_text("6 times")

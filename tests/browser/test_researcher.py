@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from loopviz.app import controls as st
 from loopviz.app.contract import FOOTER
@@ -19,8 +20,17 @@ from tests.browser.test_explore import Visit, data, ended, inside, reached, sett
 from tests.browser.test_sharing import chosen, saved, short_run
 
 
+@pytest.fixture
+def clipboard(usual_context: BrowserContext) -> Iterator[None]:
+    """What the test's pages copy can be read: in the usual context, which has compiled their scripts already."""
+    usual_context.grant_permissions(["clipboard-read", "clipboard-write"])
+    yield
+    usual_context.clear_permissions()
+
+
+@pytest.mark.usefixtures("clipboard")
 def test_python_of_a_run_is_copied_and_a_notebook_downloaded(visit: Visit, browser: Browser, tmp_path: Path) -> None:
-    page = visit(apart=True, permissions=["clipboard-read", "clipboard-write"])
+    page = visit()
     settle(page, "loop", "loop_count", 3)
     short_run(page, "The loop thought")
     chosen(page, "Copy as Python")
@@ -41,33 +51,38 @@ def test_python_of_a_run_is_copied_and_a_notebook_downloaded(visit: Visit, brows
     assert any("loop_count=3" in "".join(cell["source"]) for cell in cells)
 
 
-@pytest.mark.parametrize(("lang", "says"), [("en", "This link: "), ("zh", "此链接：")])
-def test_a_link_says_what_it_is_runs_nothing_and_has_two_ways_out(visit: Visit, lang: str, says: str) -> None:
+def test_a_link_says_what_it_is_runs_nothing_and_has_two_ways_out(visit: Visit) -> None:
     page = visit()
     settle(page, "loop", "loop_count", 2)
-    settle(page, "sampling", "max_new_tokens", 6)
     short_run(page, "Once there was a robot who lived in the very middle of a wood and thought all day")
     chosen(page, "Copy link")
     word = page.get_by_label("Link to what is set up here").input_value().partition("?")[2]
-    other = visit(f"?{word}&lang={lang}", apart=True)
-    card = other.locator(".lv-linked")
-    expect(card.locator("h3")).to_contain_text(says)
-    expect(card.locator("h3")).to_contain_text("Once there was a robot")
-    other.wait_for_timeout(1500)
-    assert data(other, "run") == "", "a link that somebody posted has begun a run"
-    card.locator(".lv-link-recorded").click()
-    other.wait_for_function("() => document.querySelector('.lv').dataset.run === 'recorded'")
-    expect(card).to_be_hidden()
-    other = visit(f"?{word}&lang={lang}", apart=True)
-    other.locator(".lv-link-run").click()
-    ended(other)
-    assert inside(other, "page.tokens.map((row) => row.slice(0, 5))") == inside(
-        page, "page.tokens.map((row) => row.slice(0, 5))"
-    )
+    tokens = "page.tokens.map((row) => row.slice(0, 5))"
+    run_here = inside(page, tokens)
+    for lang, says in (("en", "This link: "), ("zh", "此链接：")):
+        # another person: nothing that is kept in this one's browser is theirs
+        page.evaluate("localStorage.clear()")
+        page.close()
+        page = visit(f"?{word}&lang={lang}")
+        card = page.locator(".lv-linked")
+        expect(card.locator("h3")).to_contain_text(says)
+        expect(card.locator("h3")).to_contain_text("Once there was a robot")
+        page.wait_for_timeout(1500)
+        assert data(page, "run") == "", "a link that somebody posted has begun a run"
+        card.locator(".lv-link-recorded").click()
+        page.wait_for_function("() => document.querySelector('.lv').dataset.run === 'recorded'")
+        expect(card).to_be_hidden()
+        page.evaluate("localStorage.clear()")
+        page.reload()
+        page.wait_for_selector('.lv[data-ready="1"][data-model="ready"]')
+        page.locator(".lv-link-run").click()
+        ended(page)
+        assert inside(page, tokens) == run_here, lang
 
 
-def test_a_press_on_a_page_of_ours_runs_what_its_link_holds_and_stop_ends_it(visit: Visit, app_url: str) -> None:
-    page = visit(at="lab")
+def test_a_press_on_a_page_of_ours_runs_what_its_link_holds_and_stop_ends_it(visit: Visit) -> None:
+    page = visit("#model=stories-loop", at="lab")
+    expect(page.locator("[data-field=model] input")).not_to_have_value("stories-loop")  # nobody else's link names one
     word, _ = encode(
         PageState(
             {**st.defaults(), "model": "stories-loop", "max_new_tokens": 200, "block_start": 0, "block_end": 1}, "Once"
@@ -84,9 +99,10 @@ def test_a_press_on_a_page_of_ours_runs_what_its_link_holds_and_stop_ends_it(vis
     assert data(page, "run") == ""
 
 
+@pytest.mark.usefixtures("clipboard")
 @pytest.mark.parametrize("at", ["", "learn", "anatomy", "compare", "lab"])
 def test_every_page_has_its_foot_in_its_language(visit: Visit, at: str) -> None:
-    page = visit(at=at, apart=True, permissions=["clipboard-read", "clipboard-write"])
+    page = visit(at=at)
     foot = page.locator(f".{FOOTER}")
     expect(foot).to_be_visible()
     expect(foot).to_contain_text("MIT licence")
@@ -127,13 +143,6 @@ def test_the_badge_runs_the_check_and_opens_its_panel(visit: Visit) -> None:
     _checked(page)
 
 
-def test_the_badge_of_another_page_leads_there(visit: Visit, app_url: str) -> None:
-    page = visit(at="lab")
-    page.locator(f'.{FOOTER} [lang="en"] .lv-verified').click()
-    page.wait_for_selector('.lv[data-ready="1"]')
-    _checked(page)
-
-
 def test_an_address_that_asks_for_the_check_only_offers_it_when_it_comes_from_elsewhere(
     visit: Visit, app_url: str
 ) -> None:
@@ -144,7 +153,7 @@ def test_an_address_that_asks_for_the_check_only_offers_it_when_it_comes_from_el
     assert data(page, "run") == "recorded"
 
 
-def test_a_figure_of_the_lab_has_its_manifest_beside_it_and_the_formula_of_its_intervals_a_click_away(
+def test_a_figure_of_the_lab_has_its_manifest_and_the_formula_of_its_intervals_and_the_badge_leads_to_the_check(
     visit: Visit, tmp_path: Path
 ) -> None:
     page = visit("?task=prompts", at="lab")
@@ -166,6 +175,10 @@ def test_a_figure_of_the_lab_has_its_manifest_beside_it_and_the_formula_of_its_i
     page.locator("[data-field=csv] textarea").fill("prompt,name\nOnce,a\n,b\n")
     page.locator(".lv-sizes button, .lv-go").first.click()
     expect(page.locator(".lv-asking .lv-status.lv-bad")).to_contain_text("row 3, column prompt: empty")
+    # the badge of another page than Explore leads there
+    page.locator(f'.{FOOTER} [lang="en"] .lv-verified').click()
+    page.wait_for_selector('.lv[data-ready="1"]')
+    _checked(page)
 
 
 def test_where_a_model_is_chosen_it_can_be_looked_over(visit: Visit, app_url: str) -> None:
@@ -181,5 +194,3 @@ def test_where_a_model_is_chosen_it_can_be_looked_over(visit: Visit, app_url: st
     lab.locator(".lv-sizes button, .lv-go").first.click()
     lab.wait_for_selector('.lv-page[data-end="done"]', timeout=PATIENCE)
     expect(lab.locator(".lv-rows tbody tr")).to_have_count(12)
-    named = visit("#model=stories-loop", at="lab")
-    expect(named.locator("[data-field=model] input")).not_to_have_value("stories-loop")  # nobody else's link names one
