@@ -301,6 +301,7 @@ def test_a_loop_begins_where_it_says(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if KINDS[kind].keys() & {"exit_selection", "loop_final_norm"}])
+@torch.no_grad()
 def test_what_leaves_a_loop_is_what_the_gate_reads_out_and_the_norm_makes_of_it(kind: str) -> None:
     model = model_of(kind)
     found = probed(model, 4, 0)

@@ -1,6 +1,7 @@
 // The way of a word's state through a decoder layer, as one drawing: down through attention, up through the MLP. The stage that is
 // read about lights up; a box opens its stage. Which boxes there are is the layer's own; where they stand: layout.js.
 
+import { RECORDED } from "../core/contract.js";
 import { el } from "../core/dom.js";
 import { drawn as svg } from "../core/svg.js";
 import { TALL, layout } from "./layout.js";
@@ -22,7 +23,9 @@ export class Drawing {
     this.halves = [];
     this.listed = ""; // of which stages the drawing is
     this.picture = svg("svg", { class: "lv-anatomy-way", role: "group" });
-    this.node = el("section", "lv-card lv-anatomy-map", this.title, this.picture);
+    this.until = el("p", "lv-question"); // what is drawn before anything of the model is known
+    this.until.hidden = true;
+    this.node = el("section", "lv-card lv-anatomy-map", this.title, this.picture, this.until);
     this.build(page.stages);
   }
 
@@ -67,6 +70,7 @@ export class Drawing {
     this.title.textContent = page.text("anatomy.way");
     this.picture.setAttribute("aria-label", page.text("anatomy.way.label"));
     this.again.textContent = page.text("anatomy.way.again");
+    this.until.textContent = page.text("anatomy.way.until");
     for (const { key, word } of this.halves) word.textContent = page.text(key);
     for (const [stage, { word }] of this.boxes) word.textContent = page.text(`anatomy.box.${stage}`);
   }
@@ -80,6 +84,7 @@ export class Drawing {
     const focused = this.picture.contains(document.activeElement);
     const { stages } = this.page;
     this.build(stages);
+    this.until.hidden = this.page.way.known || !this.page.run || this.page.run.run === RECORDED; // that one's model is as it is drawn
     const stage = shown.name;
     const titles = new Map(stages.map(({ name, title }) => [name, title]));
     for (const [name, { box, change, hint }] of this.boxes) {

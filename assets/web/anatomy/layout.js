@@ -128,7 +128,8 @@ export function layout(stages) {
   const { boxes: right, up } = rightBoxes(has);
   const more = Math.max(down, up, 0);
   for (const box of Object.values(right)) box[1] += more;
-  const boxes = { ...left, between: /** @type {Box} */ ([106, 456 + more, 46]), ...right };
+  /** @type {Record<string, Box>} */
+  const boxes = { ...left, between: [106, 456 + more, 46], ...right };
   if (has("norm_stream")) boxes.norm_stream = [214, 456 + more, 104];
   const y = (/** @type {string} */ name) => boxes[name][1];
   const last = LEAVES.filter(has).at(-1);

@@ -78,7 +78,8 @@ export class Pictures {
     const { page } = this;
     const key = ["layer_norm", "gain", "swish"].find((one) => name.startsWith(one)) ?? name;
     const then = ["attended", "down"].includes(name) ? page.stages.some((stage) => AT_A_NORM.includes(stage.name)) : name === "result" && page.stages.some(({ title }) => title === AT_AN_END);
-    return page.text(`anatomy.picture.${key}${then ? ".then" : ""}`, { beta: name.split("swish_")[1] ?? 1 });
+    const called = then ? `${key}.then` : key;
+    return page.text(`anatomy.picture.${called}`, { beta: name.split("swish_")[1] ?? 1 });
   }
 
   /** @param {LayerData} layer @param {LayerData | null} other @returns {Node[]} */

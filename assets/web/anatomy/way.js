@@ -10,6 +10,8 @@ export class Way {
     /** @type {AnatomyStage[]} those that any model has */
     this.every = [...stages, ...others];
     this.byKey = new Map(this.every.map((stage) => [stage.key, stage]));
+    /** @type {boolean} whether a layer of the model that made the run is known */
+    this.known = false;
   }
 
   /** Whether any model has a stage of this name. @param {string | null} name */
@@ -25,6 +27,7 @@ export class Way {
 
   /** A layer has these; the name of its stage where somebody reads about one. @param {string[]} keys @param {string} name */
   take(keys, name) {
+    this.known = true;
     this.stages = keys.map((key) => this.byKey.get(key));
     return this.at(name).name;
   }

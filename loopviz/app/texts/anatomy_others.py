@@ -7,6 +7,7 @@ from __future__ import annotations
 
 TEXTS: dict[str, dict[str, str]] = {
     "en": {
+        "anatomy.way.until": "Until a word has been read, this is a plain Llama's layer; the model that made this run may have more, or other, stages.",
         # before the layer
         "anatomy.stage.scaled": "The embedding, made larger or smaller (embedding scale)",
         "anatomy.box.scaled": "× scale",
@@ -95,6 +96,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "anatomy.step.leaves": "By the exit gate the word leaves here with a chance of {chance}, and here or before with {sum}.",
     },
     "zh": {
+        "anatomy.way.until": "在读过一个词之前，这里画的是普通 Llama 的层；生成这次运行的模型可能有更多的、或不同的阶段。",
         "anatomy.stage.scaled": "把嵌入放大或缩小（嵌入缩放）",
         "anatomy.box.scaled": "× 缩放",
         "anatomy.about.scaled": "这个模型把每个嵌入都乘以同一个数，对所有词都一样。与它共用这张表的输出头读的仍是原来的数。",

@@ -263,7 +263,8 @@ def test_what_is_told_of_any_model_the_page_knows_words_and_formulas_of(kind: st
     for layer, _, step in token["runs"]:
         told = ask(anatomy, "layer", look=token["look"], layer=layer, step=step, lang="en")
         for stage in (known[key] for key in told["stages"]):
-            assert set(stage["drawn"]) <= (told["tensors"] if stage["within"] else token["tensors"]).keys(), stage["key"]
+            where = told if stage["within"] else token
+            assert set(stage["drawn"]) <= where["tensors"].keys(), stage["key"]
             for lang in LANGUAGES:
                 for words in (f"stage.{stage['title']}", f"box.{stage['name']}", f"about.{stage['about']}"):
                     assert text(lang, f"anatomy.{words}")
