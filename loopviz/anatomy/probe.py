@@ -327,11 +327,11 @@ class _Probing:
 
     def _add(self, run: LayerRun, **what: Any) -> None:
         """Say more of a run of a layer than was known when it ended."""
-        place = next(i for i in reversed(range(len(self.layers))) if same(self.layers[i], run))
+        place = next(i for i in reversed(range(len(self.layers))) if _same(self.layers[i], run))
         self.layers[place] = replace(self.layers[place], **what)
 
 
-def same(run: LayerRun, other: LayerRun) -> bool:
+def _same(run: LayerRun, other: LayerRun) -> bool:
     """Whether the two are of one run of a layer."""
     return (run.layer, run.step) == (other.layer, other.step)
 

@@ -2,7 +2,7 @@
 
 A :class:`Stage` knows which tensors of a :class:`loopviz.anatomy.probed.LayerRun` it made, the axes they have, its formula, and the line
 of code that computes it. Here are a plain Llama's, of `llama.py`; what other models have instead, and more, is
-:mod:`loopviz.anatomy.other_stages`. Importing this needs no torch: a page lists them before anything is loaded.
+:mod:`loopviz.anatomy.other_stages`, and which of all a layer has says :mod:`loopviz.anatomy.way`. Importing this needs no torch: a page lists them before anything is loaded.
 """
 
 from __future__ import annotations

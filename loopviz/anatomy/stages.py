@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from .llama import rotary_frequencies
-from .other_stages import Traits, way
 from .probed import LayerRun, Probed, StepRun
 from .stage_list import AROUND, BETAS
 from .stage_list import BY_NAME as BY_NAME
 from .stage_list import STAGES as STAGES
 from .stage_list import Stage as Stage
+from .way import Traits, way
 
 Facts = dict[str, float]
 

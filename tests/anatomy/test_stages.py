@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from loopviz.anatomy import stages
 from loopviz.anatomy.llama import rotary_frequencies, rotate, rotation
-from loopviz.anatomy.other_stages import OTHERS, Traits, way
+from loopviz.anatomy.other_stages import OTHERS
 from loopviz.anatomy.stage_list import ALL
+from loopviz.anatomy.way import Traits, way
 from loopviz.loop_fields import INITS, KV_DTYPES, NORM_PLACEMENTS, QK_NORMS
 from tests.anatomy.test_probe import KINDS, PLAIN, model_of, probed
+from tests.model import tiny
 
 EVERY = (*ALL, *OTHERS)
 BRANCH = {"norm_attended", "norm_down"}
@@ -79,6 +81,16 @@ def test_a_stage_is_listed_where_the_model_has_it_and_nowhere_else(kind: str) ->
     ending = {"step_norm", "read_out", "left_norm"} if first.normed_step is None else {"read_out", "left_norm"}
     told = {stage.name for stage in stages.stages_of(found, first, model.config)}
     assert told - plain == MORE[kind] - ending | ({"start"} if "loop_init" in KINDS[kind] else set())
+
+
+def test_layers_of_one_model_that_keep_differently_have_each_its_own_stages() -> None:
+    model = tiny.build({**tiny.TWO, "kv_cache_dtype": ["exact", "int8"]}).double()
+    found = probed(model, 4, 0)
+    rounds = {
+        run.layer: "rounded" in {stage.name for stage in stages.stages_of(found, run, model.config)}
+        for run in found.layers
+    }
+    assert rounds == {0: False, 1: False, 2: True, 3: True}
 
 
 TRAITS = st.builds(
