@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from .stage_list import ALL, Stage
 
@@ -196,7 +196,7 @@ def _projected(name: str, letter: str, bias: str, reads_raw: str) -> dict[tuple[
     for raw in (False, True):
         for biased in (False, True):
             formula = plain.formula.replace(rf"\hat {letter}", letter) if raw else plain.formula
-            changes = {"reads": (reads_raw,), "about": f"{name}_raw"} if raw else {}
+            changes: dict[str, Any] = {"reads": (reads_raw,), "about": f"{name}_raw"} if raw else {}
             variant = "_".join(word for word, holds in (("raw", raw), ("bias", biased)) if holds)
             found[raw, biased] = replace(
                 plain, formula=formula + (f" + {bias}" if biased else ""), variant=variant, **changes
@@ -273,7 +273,7 @@ NORM_MLP = {
 def _results() -> dict[tuple[str, bool], Stage]:
     """The second sum: by what is added to what, and whether something follows before the state leaves."""
     plain, found = PLAIN["result"], {}
-    kinds: dict[str, dict[str, object]] = {
+    kinds: dict[str, dict[str, Any]] = {
         "": {},
         "branch": {"formula": r"y = x' + \hat m", "reads": ("between", "norm_down"), "drawn": ("between", "normed_down", "result")},
         "stream": {"formula": r"h' = x' + \mathrm{mlp}(\hat x')", "reads": ("norm_stream", "down"), "drawn": ("normed_stream", "down", "result")},
@@ -281,9 +281,9 @@ def _results() -> dict[tuple[str, bool], Stage]:
     for kind, changes in kinds.items():
         for then in (True,) if kind == "stream" else (False, True):  # a norm always follows the sum there
             variant = "_".join(word for word, holds in ((kind, kind), ("then", then)) if holds)
-            words = {"title": "result_then", "about": "result_then"} if then else {}
-            code = {"code": _JOINED[0], "line": _JOINED[1]} if kind else {}
-            found[kind, then] = replace(plain, variant=variant, **changes, **words, **code)  # type: ignore[arg-type]
+            words: dict[str, Any] = {"title": "result_then", "about": "result_then"} if then else {}
+            code: dict[str, Any] = {"code": _JOINED[0], "line": _JOINED[1]} if kind else {}
+            found[kind, then] = replace(plain, variant=variant, **changes, **words, **code)
     return found
 
 
@@ -299,10 +299,10 @@ HEAD = {
 
 
 def _others() -> Iterator[Stage]:
-    one_by_one: tuple[Mapping[object, Stage], ...] = (
+    one_by_one: tuple[Mapping[Any, Stage], ...] = (
         EMBEDDING, STARTS, STATE, *PROJECTED.values(), NORM_QUERY, NORM_KEY, ROPE, ROUNDED, KEYS, ATTENDED, NORM_ATTENDED,
         BETWEEN, NORM_MLP, DOWN, NORM_DOWN, RESULT, STEP_NORM, READ_OUT, FINAL_NORM, HEAD,
-    )  # fmt: skip # type: ignore[assignment]
+    )  # fmt: skip
     for table in one_by_one:
         yield from (stage for stage in table.values() if stage not in ALL)
     yield from (SCALED, NORM_STREAM, NORM_RESULT, LEFT_NORM)
