@@ -18,7 +18,7 @@ from .stage_list import AROUND, BETAS
 from .stage_list import BY_NAME as BY_NAME
 from .stage_list import STAGES as STAGES
 from .stage_list import Stage as Stage
-from .way import Traits, way
+from .way import Exit, Traits, way
 
 Facts = dict[str, float]
 
@@ -32,7 +32,7 @@ def traits_of(probed: Probed, run: LayerRun, config: Any) -> Traits:
         config: of the model; of its loop what `probed` says counts.
     """
     block = None if run.block is None else probed.blocks[run.block]
-    exit = "" if run.exits is None else "weighted" if run.exit_step is None else "gate"
+    exit: Exit = "" if run.exits is None else "weighted" if run.exit_step is None else "gate"
     return Traits(
         placement=config.norm_placement,
         qk_norm=config.qk_norm,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from . import other_stages as other
-from .other_stages import Exit
+from .other_stages import Exit as Exit
 from .stage_list import Stage
 
 
