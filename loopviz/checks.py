@@ -188,7 +188,9 @@ RULES: Mapping[str, str] = MappingProxyType(
         "ttt_logits_nan": "the model's logits are not numbers any more (NaN) after token {token}: its weights are broken; take another "
         "checkpoint",
         "reads_at_most": "the run has {n} tokens, and at most {most} are read again; open a shorter one",
-        "anatomy_not_written": "must be {plain}: Anatomy writes out a Llama's own layers; look at this model in Explore",
+        "anatomy_lora_on_norm": "a LoRA lies unmerged on projections that are normed, and Anatomy cannot tell what it adds from what was "
+        "normed; merge the adapter (python -m loopviz merge), or look at this model in Explore",
+        "llama_not_written": "must be {plain}: llama.py writes out a plain Llama's layers, and there is nothing to compare these with",
         "all_different": "must be different numbers, at least one",
         "tokens_fewer": "{n} tokens; at least {least} are needed; give a longer text",
         "ttt_alone": "has no weights that learn while it reads; name a TTT model that reads the same tokens ({known})",

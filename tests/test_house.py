@@ -46,7 +46,7 @@ ENGINE = {
     "loopviz.engine.ttt_local": "app/sessions/ttt_models.py",  # where a TTT model's is
 }
 # Of what is inside a layer: plain data alone.
-ANATOMY = {"loopviz.anatomy.stage_list", "loopviz.anatomy.picture"}
+ANATOMY = {"loopviz.anatomy.stage_list", "loopviz.anatomy.other_stages", "loopviz.anatomy.picture"}
 BEHIND_AN_ENGINE = {"torch", "transformers", "tokenizers", "safetensors", "gguf", "accelerate"}
 # What only a model, its configuration or its tokenizer has.
 OF_A_MODEL = {

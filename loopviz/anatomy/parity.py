@@ -22,6 +22,8 @@ from transformers import LlamaConfig, LlamaPreTrainedModel
 from transformers import LlamaForCausalLM as TheirLlama
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+from loopviz.checks import FieldError
+from loopviz.loop_fields import MODEL_FIELDS
 from loopviz.model import LOOP_FIELDS
 from loopviz.model.checkpoints.inspect import available_memory
 from loopviz.model.checkpoints.limits import gigabytes
@@ -217,9 +219,13 @@ def of_model(model: LlamaPreTrainedModel, name: str, ids: Tensor | None = None) 
         ids: `[T]` to read; None: 4 x 125 random ones, fewer where its context is shorter.
 
     Raises:
-        ValueError: it computes what `llama.py` does not (another rotary rule, other weights in every loop step), by name.
+        ValueError: it computes what `llama.py` does not (another rotary rule, other weights in every loop step, norms that stand
+            elsewhere than a Llama's), by name.
     """
     check_one_model(model)
+    for name, plain in MODEL_FIELDS.items():
+        if (value := getattr(model.config, name, plain)) != plain:
+            raise FieldError(name, value, "llama_not_written", plain=repr(plain))
     config = plain_config(model.config)
     names = set(_on_meta(LlamaForCausalLM, config).state_dict())
     state = {name: weight for name, weight in plain_state(model).items() if name in names}

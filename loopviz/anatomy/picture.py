@@ -8,18 +8,18 @@ number of several neighbours. Importing this needs no torch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .stage_list import BETAS, STAGES
+from .stage_list import BETAS, Stage
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .probe import LayerRun, Probed
+    from .probed import LayerRun, Probed
     from .reread import Agreement
 
 Array = np.ndarray
@@ -60,9 +60,11 @@ class LayerPicture:
     """One run of one layer.
 
     Attributes:
-        layer, block, step: as in :class:`loopviz.anatomy.probe.LayerRun`; `block` -1 for none.
-        tensors: by its names, float32, scores, weights, keys and values of the shown columns alone; and `gain`, `gain_mlp` of the norms,
-            `layer_norm`, `layer_norm_mlp` (what a LayerNorm makes of the same vector), `swish_<beta>`.
+        layer, block, step: as in :class:`loopviz.anatomy.probed.LayerRun`; `block` -1 for none.
+        stages: keys of what was computed for the token, this run of a layer in the middle, in order.
+        tensors: by its names, float32, scores, weights, keys and values of the shown columns alone; and `gain`, `gain_mlp` of the norms
+            (of others `gain_<stage>`), `layer_norm`, `layer_norm_mlp` (what a LayerNorm makes of the same vector), `swish_<beta>`,
+            `left_from` (what the norm after a loop is given).
         each: by tensor, how many neighbours a number of it stands for, where that is more than one: the largest by size.
         columns: see there.
         facts: by stage (:func:`loopviz.anatomy.stages.facts`).
@@ -73,6 +75,7 @@ class LayerPicture:
     layer: int
     block: int
     step: int
+    stages: tuple[str, ...]
     tensors: dict[str, Array]
     each: dict[str, int]
     columns: Columns
@@ -92,9 +95,10 @@ class TokenPicture:
         reasons: per block, why it stopped.
         steps: of each loop step its block, number and :func:`loopviz.anatomy.stages.step_facts`.
         agreement: with what the run recorded, by :class:`loopviz.anatomy.reread.Agreement`'s names.
-        tensors: embedding, final, normed and the gain of the final norm, `[H]` each.
+        tensors: embedding, scaled where the model multiplies it, and of the norm at the model's end, where one stands there, final, normed
+            and gain, `[H]` each.
         each: as in :class:`LayerPicture`.
-        facts: of the final norm, and of the logits.
+        facts: of the embedding, of the final norm, and of the logits.
     """
 
     position: int
@@ -112,8 +116,8 @@ class Beside:
     """What two loop steps have in common in one layer.
 
     Attributes:
-        stages: by stage, the cosine of the angle between its tensors and the size of their difference, in sizes of the first; None
-            where the two have no common shape (one reads more keys than the other).
+        stages: by stage that both have, the cosine of the angle between its tensors and the size of their difference, in sizes of the
+            first; None where the two have no common shape (one reads more keys than the other).
     """
 
     stages: dict[str, tuple[float, float] | None]
@@ -132,34 +136,56 @@ class Distances:
     scores: Array
 
 
-def layer_picture(run: LayerRun, model: Any) -> LayerPicture:
-    """Of a run of a layer; `model` has the norms' gains and the configuration."""
-    from .stages import angles, facts, gain, layer_norm, row_of, shape_of
+def layer_picture(probed: Probed, run: LayerRun, model: Any) -> LayerPicture:
+    """Of a run of a layer of a token; `model` has the norms' gains and the configuration."""
+    from .stages import angles, facts, layer_stages, row_of, shape_of, stages_of
 
     columns, kept = _columns(run)
-    tensors = {name: getattr(run, name) for stage in STAGES for name in stage.tensors if name != "visible"}
+    own = layer_stages(probed, run, model.config)
+    tensors = _tensors(own, run, model)
     for name in _ATTENTION:
         tensors[name] = tensors[name][:, kept]
     for name in ("keys", "values"):
         tensors[name] = tensors[name][:, kept[list(columns.keys)]]
-    for end, state in (("", run.state), ("_mlp", run.between)):
-        tensors["gain" + end] = gain(model, "norm" + end, run.layer)
-        tensors["layer_norm" + end] = layer_norm(state)
-    for beta in BETAS:
-        tensors[f"swish_{beta:g}"] = run.gate.double() * (run.gate.double() * beta).sigmoid()
     arrays, each = _arrays(tensors)
     return LayerPicture(
         layer=run.layer,
         block=-1 if run.block is None else run.block,
         step=run.step,
+        stages=tuple(stage.key for stage in stages_of(probed, run, model.config)),
         tensors=arrays,
         each=each,
         columns=columns,
-        facts={stage.name: facts(stage, run) for stage in STAGES},
+        facts={stage.name: facts(stage, run) for stage in own},
         frequencies=angles(model.config, 1).numpy(),
         position=run.past + row_of(run),
-        shapes={stage.name: shape_of(stage, run) for stage in STAGES},
+        shapes={stage.name: shape_of(stage, run) for stage in own},
     )
+
+
+def _tensors(own: Iterable[Stage], run: LayerRun, model: Any) -> dict[str, Tensor]:
+    """What the stages of a run made, and what is drawn beside it, by name."""
+    from .stages import gain, layer_norm, left_from
+
+    beside: dict[str, Callable[[], Tensor]] = {
+        "gain": lambda: gain(model, "norm", run.layer),
+        "gain_mlp": lambda: gain(model, "norm_mlp", run.layer),
+        "layer_norm": lambda: layer_norm(run.state),
+        "layer_norm_mlp": lambda: layer_norm(run.entered_mlp),
+        "left_from": lambda: left_from(run),
+    }
+    found = {f"swish_{beta:g}": run.gate.double() * (run.gate.double() * beta).sigmoid() for beta in BETAS}
+    for stage in own:
+        for name in (*stage.tensors, *stage.drawn):
+            if name == "visible" or name in found:
+                continue
+            if name in beside:
+                found[name] = beside[name]()
+            elif name.startswith("gain_"):
+                found[name] = gain(model, stage.name, run.layer)
+            else:
+                found[name] = getattr(run, name)
+    return found
 
 
 def _columns(run: LayerRun) -> tuple[Columns, Tensor]:
@@ -212,48 +238,61 @@ def largest_of(vector: Array, several: int) -> Array:
     return padded[np.arange(len(padded)), np.abs(padded).argmax(1)]
 
 
-def token_picture(probed: Probed, agreement: Agreement, model: Any, damping: Callable[[int], float]) -> TokenPicture:
-    """Of a whole token.
+def token_picture(probed: Probed, agreement: Agreement, model: Any) -> TokenPicture:
+    """Of a whole token."""
+    from .stages import step_facts
 
-    Args:
-        damping: of a block, `damping(block)`, as the token was read.
-    """
-    from .stages import norm_facts, step_facts
-
-    tensors = {"embedding": probed.embedding, "final": probed.final, "normed": probed.normed}
-    arrays, each = _arrays({**tensors, "gain": model.model.norm.weight})
-    logits = probed.logits.double()
-    shares = logits.softmax(-1)
+    tensors = {"embedding": probed.embedding}
+    if probed.scaled is not None:
+        tensors["scaled"] = probed.scaled
+    if probed.final is not None:
+        tensors |= {"final": probed.final, "normed": probed.normed, "gain": model.model.norm.weight}
+    arrays, each = _arrays(tensors)
     return TokenPicture(
         position=probed.position,
         runs=tuple((run.layer, -1 if run.block is None else run.block, run.step) for run in probed.layers),
         reasons=tuple(probed.reasons),
-        steps=tuple(
-            {"block": run.block, "step": run.step, **step_facts(run, damping(run.block))} for run in probed.steps
-        ),
+        steps=tuple({"block": run.block, "step": run.step, **step_facts(run, probed)} for run in probed.steps),
         agreement={name: getattr(agreement, name) for name in AGREEMENT},
         tensors=arrays,
         each=each,
-        facts={
-            "embedding": {"norm": float(probed.embedding.double().norm())},
-            "final_norm": norm_facts(probed.final),
-            "head": {
-                "largest": float(logits.max()),
-                "least": float(logits.min()),
-                "entropy": float(-(shares * shares.clamp_min(1e-300).log()).sum()),
-                "vocabulary": float(len(logits)),
-            },
-        },
+        facts=_token_facts(probed, model),
     )
 
 
-def beside(run: LayerRun, other: LayerRun) -> Beside:
-    """Two loop steps of a layer, stage by stage: the first tensor of each."""
-    from .stages import cosine
+def _token_facts(probed: Probed, model: Any) -> dict[str, dict[str, float]]:
+    """What goes in words with the stages before the first layer and after the last."""
+    from .stages import norm_facts
+
+    logits = probed.logits.double()
+    shares = logits.softmax(-1)
+    found = {
+        "embedding": {"norm": float(probed.embedding.double().norm())},
+        "head": {
+            "largest": float(logits.max()),
+            "least": float(logits.min()),
+            "entropy": float(-(shares * shares.clamp_min(1e-300).log()).sum()),
+            "vocabulary": float(len(logits)),
+        },
+    }
+    if probed.scaled is not None:
+        scale = float(model.config.embedding_scale)
+        found["scaled"] = {"norm": float(probed.scaled.double().norm()), "scale": scale}
+    if probed.final is not None:
+        found["final_norm"] = norm_facts(probed.final)
+    return found
+
+
+def beside(probed: Probed, run: LayerRun, other: LayerRun, config: Any) -> Beside:
+    """Two loop steps of a layer, stage by stage: the first tensor of each, of what both have."""
+    from .stages import cosine, layer_stages
 
     found: dict[str, tuple[float, float] | None] = {}
-    for stage in STAGES:
-        a, b = (getattr(each, stage.tensors[0]).double() for each in (run, other))
+    for stage in layer_stages(probed, run, config):
+        pair = [getattr(each, stage.tensors[0]) for each in (run, other)]
+        if any(each is None for each in pair):
+            continue
+        a, b = (each.double() for each in pair)
         if a.shape != b.shape:
             found[stage.name] = None
             continue
@@ -281,4 +320,4 @@ def distances(run: LayerRun, config: Any, head: int, column: int, most: int, man
     own = run.past + row_of(run) - int(positions[column])
     first = max(0, min(own - many // 2, most + 1 - many))
     told = torch.arange(first, min(most + 1, first + many))
-    return Distances(first, score_by_distance(run.query[head].cpu(), key, config, told).numpy())
+    return Distances(first, score_by_distance(run.asked[head].cpu(), key, config, told).numpy())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,146 +18,67 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaAttention, eager_attention_forward
 
+from loopviz.checks import FieldError
 from loopviz.model import LoopCache, LoopLlamaForCausalLM, LoopStep
+from loopviz.model.block import LoopBlock
+from loopviz.model.kept_kv import EXACT
 from loopviz.model.watching import shallow
+
+from .llama import rotate
+from .probed import LayerRun as LayerRun
+from .probed import Probed as Probed
+from .probed import StepRun as StepRun
 
 _NAME = "loopviz_probed"
 # What is noted of a decoder layer, by the path of the module, and under which name; of its input, or of its output.
 _INPUTS = {"": "state", "self_attn.o_proj": "mixed", "post_attention_layernorm": "between", "mlp.down_proj": "product"}
 _OUTPUTS = {
-    "input_layernorm": "normed",
     "self_attn.q_proj": "query",
     "self_attn.k_proj": "key",
     "self_attn.v_proj": "value",
     "self_attn.o_proj": "attended",
-    "post_attention_layernorm": "normed_between",
     "mlp.gate_proj": "gate",
     "mlp.act_fn": "swish",
     "mlp.up_proj": "up",
     "mlp.down_proj": "down",
     "": "result",
 }
+_NORMS = {"input_layernorm": "normed", "post_attention_layernorm": "normed_between"}
+_AFTER_BRANCH = {"input_layernorm_2": "normed_attended", "post_attention_layernorm_2": "normed_down"}
+_AFTER_SUM = {"input_layernorm_2": "normed_stream", "post_attention_layernorm_2": "normed_result"}
+_SUMS = {"input_layernorm_2": "between", "post_attention_layernorm_2": "result"}  # the inputs of the same
+# The input of the norm inside of a projection; what leaves the projection has been through it.
+_BEFORE_NORM = {"self_attn.q_proj.norm": "query", "self_attn.k_proj.norm": "key"}
+_AFTER_NORM = {"self_attn.q_proj": "normed_query", "self_attn.k_proj": "normed_key"}
 
 
-@dataclass(frozen=True)
-class LayerRun:
-    """One run of one decoder layer, for one token. H, N, K, D, F as in :mod:`loopviz.anatomy.llama`.
-
-    What attention could read are S columns: `past` earlier tokens with `held` slots each, side by side, then the tokens of the
-    pass with `own` slots each, as :class:`loopviz.model.AttentionRead` has them.
-
-    Attributes:
-        layer: physical, 0-based.
-        block, step: of which block's loop step it was part, `step` 1-based; None and 0 in a layer that does not loop.
-        state: the residual stream that enters, `[H]`.
-        normed: after the first RMSNorm, `[H]`.
-        query, key, value: the projections, before any position, `[N, D]`, `[K, D]`, `[K, D]`.
-        turned: the query after RoPE, `[N, D]`.
-        keys, values: of all columns, keys after RoPE, `[K, S, D]`.
-        visible: the columns this token may see, `[S]` bool.
-        scores: `q . k / sqrt(D)`, `[N, S]` float32 or wider, also where nothing is seen.
-        weights: their softmax over the visible ones, `[N, S]`.
-        mixed: what attention gave, `[N, D]`: `weights @ values`, to rounding.
-        attended: after the output projection, `[H]`.
-        between: `state + attended`, `[H]`.
-        normed_between: after the second RMSNorm, `[H]`.
-        gate, swish, up, product: `[F]`; `swish` is of the gate, `product = swish * up`.
-        down: `[H]`.
-        result: `between + down`, the state that leaves, `[H]`.
-        past, held, own, slot: see above; `slot` is the one that is read where one is, None where all are.
-    """
-
-    layer: int
-    block: int | None
-    step: int
-    state: Tensor
-    normed: Tensor
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    turned: Tensor
-    keys: Tensor
-    values: Tensor
-    visible: Tensor
-    scores: Tensor
-    weights: Tensor
-    mixed: Tensor
-    attended: Tensor
-    between: Tensor
-    normed_between: Tensor
-    gate: Tensor
-    swish: Tensor
-    up: Tensor
-    product: Tensor
-    down: Tensor
-    result: Tensor
-    past: int
-    held: int
-    own: int
-    slot: int | None
-
-    def columns(self) -> tuple[Tensor, Tensor]:
-        """The position and the slot of each column, `[S]` int64 each."""
-        before = torch.arange(self.past * self.held)
-        now = torch.arange(self.keys.shape[1] - len(before))
-        positions = torch.cat((before // self.held, self.past + now // self.own))
-        slots = torch.cat((before % self.held, now % self.own))
-        return positions, slots if self.slot is None else torch.full_like(slots, self.slot)
+def noted_of(norm_placement: str, qk_norm: str) -> tuple[dict[str, str], dict[str, str]]:
+    """What is noted of a decoder layer of a model with these fields: by the path of a module the name of its input, of its output."""
+    inputs, outputs = dict(_INPUTS), dict(_OUTPUTS)
+    if norm_placement != "branch":  # there nothing stands in their place
+        outputs |= _NORMS
+    if norm_placement in ("pre_branch", "branch"):
+        outputs |= _AFTER_BRANCH
+    if norm_placement == "pre_stream":
+        # the sums are no module's own; what leaves the layer, and what enters the norm before the MLP, is a sum that was normed
+        del inputs["post_attention_layernorm"], outputs[""]
+        inputs |= _SUMS
+        outputs |= _AFTER_SUM
+    if qk_norm != "none":
+        inputs |= _BEFORE_NORM
+        outputs |= _AFTER_NORM
+    return inputs, outputs
 
 
-@dataclass(frozen=True)
-class StepRun:
-    """One loop step, for one token: what enters the block's first layer, and what becomes of what leaves its last.
-
-    Attributes:
-        block, step: r, 1-based.
-        previous: s_{r-1}, `[H]`.
-        entered: x_r, after injection and norm, `[H]`.
-        left: g(x_r), `[H]`.
-        state: s_r, after damping, `[H]`.
-        layers: which ran.
-    """
-
-    block: int
-    step: int
-    previous: Tensor
-    entered: Tensor
-    left: Tensor
-    state: Tensor
-    layers: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Probed:
-    """A token's whole way through the model in one pass.
-
-    Attributes:
-        position: of the token.
-        embedding: `[H]`.
-        layers: every run of a layer, in the order they ran.
-        steps: every loop step, in order.
-        reasons: per block, why it stopped.
-        final: what leaves the last layer, `[H]`.
-        normed: after the final norm, `[H]`.
-        logits: of the next token, `[V]`.
-    """
-
-    position: int
-    embedding: Tensor
-    layers: list[LayerRun]
-    steps: list[StepRun]
-    reasons: list[str]
-    final: Tensor
-    normed: Tensor
-    logits: Tensor
-
-    def layer_run(self, layer: int, step: int = 0) -> LayerRun | None:
-        """The run of a layer in a loop step (0: of a layer that does not loop); None where it did not run."""
-        return next((run for run in self.layers if (run.layer, run.step) == (layer, step)), None)
-
-    def step_run(self, block: int, step: int) -> StepRun | None:
-        """A loop step; None where the block stopped before."""
-        return next((run for run in self.steps if (run.block, run.step) == (block, step)), None)
+def check_normed_alone(view: LoopLlamaForCausalLM) -> None:
+    """FieldError where a LoRA lies unmerged on projections that are normed: it adds to what was normed, and neither is told apart."""
+    config = view.config
+    if config.qk_norm == "none":
+        return
+    for layer in view.model.layers:
+        for name in ("q_proj", "k_proj"):
+            if "norm" not in getattr(layer.self_attn, name)._modules:
+                raise FieldError("qk_norm", config.qk_norm, "anatomy_lora_on_norm")
 
 
 def probe(view: LoopLlamaForCausalLM, cache: LoopCache, input_ids: Tensor, row: int = -1) -> Probed:
@@ -188,10 +109,13 @@ class _Probing:
     row: int
     layers: list[LayerRun] = field(default_factory=list)
     steps: list[StepRun] = field(default_factory=list)
-    noted: dict[str, Any] = field(default_factory=dict)  # of the layer that is running, and of the model
+    noted: dict[str, Any] = field(default_factory=dict)  # of the layer that is running
+    around: dict[str, Tensor] = field(default_factory=dict)  # of the model
+    own: bool = True  # whether the layer that is running is of the pass itself
 
     def __post_init__(self) -> None:
         self.block_of = {index: block for block in self.view.config.loop_blocks() for index in block.layers}
+        self.inputs, self.outputs = noted_of(self.view.config.norm_placement, self.view.config.qk_norm)
 
     @torch.no_grad()
     def read(self, input_ids: Tensor) -> Probed:
@@ -199,20 +123,24 @@ class _Probing:
         model, self.pass_tokens = self.view.model, input_ids.shape[1]
         past = self.cache.get_seq_length()
         model.layers = nn.ModuleList(self._twin(layer, index) for index, layer in enumerate(model.layers))
-        # a criterion reads states through the same norm; the last that goes through it is the pass's own
+        # states are read through this norm at several places; whoever takes it as noted knows which was the last
         model.norm, model.embed_tokens = _noting(model.norm), _noting(model.embed_tokens)
-        model.norm.register_forward_pre_hook(self._note_input("final"))
-        model.embed_tokens.register_forward_hook(self._note_output("embedding"))
+        model.norm.register_forward_pre_hook(self._note_input("before_norm", self.around))
+        model.embed_tokens.register_forward_hook(self._note_output("embedding", self.around))
         self.view.register_loop_hook(self._end_step)
+        self._hear_what_leaves()
         out = model(input_ids=input_ids, past_key_values=self.cache, use_cache=True)
         normed = self._of(out.last_hidden_state)
+        scale = self.view.config.embedding_scale
         return Probed(
             position=past + self.row,
-            embedding=self.noted["embedding"],
+            embedding=self.around["embedding"],
+            scaled=None if scale == 1 else self.around["embedding"] * scale,
             layers=self.layers,
             steps=self.steps,
+            blocks=self.view.config.loop_blocks(),
             reasons=[reasons[0] for reasons in self.view.last_pass.reasons],
-            final=self.noted["final"],
+            final=None if self._ended_normed() else self.around["before_norm"],  # the pass's own is its last
             normed=normed,
             logits=self.view.lm_head(normed),
         )
@@ -225,34 +153,45 @@ class _Probing:
 
     def _twin(self, layer: nn.Module, index: int) -> nn.Module:
         """A decoder layer over the same parameters that notes what goes through it."""
-        paths = {"", "self_attn", "mlp", *_INPUTS, *_OUTPUTS}
+        paths = {"", "self_attn", "mlp", *self.inputs, *self.outputs}
         twin = _noting(layer)
         for path in sorted(paths - {""}, key=lambda path: path.count(".")):
             owner, _, name = path.rpartition(".")
             parent = twin.get_submodule(owner)
             parent._modules[name] = _noting(parent.get_submodule(name))
-        for path, name in _INPUTS.items():
-            twin.get_submodule(path).register_forward_pre_hook(self._note_input(name))
-        for path, name in _OUTPUTS.items():
-            twin.get_submodule(path).register_forward_hook(self._note_output(name))
+        twin.register_forward_pre_hook(self._begin_layer, with_kwargs=True)
+        for path, name in self.inputs.items():
+            twin.get_submodule(path).register_forward_pre_hook(self._note_input(name, self.noted))
+        for path, name in self.outputs.items():
+            twin.get_submodule(path).register_forward_hook(self._note_output(name, self.noted))
         attention: Any = twin.get_submodule("self_attn")
         attention.loop_plain_config, attention.config = attention.config, copy.copy(attention.config)
         attention.config._attn_implementation = _NAME
         attention.loop_probe = self
+        attention.register_forward_pre_hook(self._note_turn, with_kwargs=True)
         twin.register_forward_hook(lambda *_: self._end_layer(index))
         return twin
 
-    def _note_input(self, name: str) -> Callable[..., None]:
+    def _note_input(self, name: str, where: dict[str, Any]) -> Callable[..., None]:
         def note(_: nn.Module, given: tuple[Tensor, ...]) -> None:
-            self.noted[name] = self._of(given[0])
+            where[name] = self._of(given[0])
 
         return note
 
-    def _note_output(self, name: str) -> Callable[..., None]:
+    def _note_output(self, name: str, where: dict[str, Any]) -> Callable[..., None]:
         def note(_: nn.Module, given: Any, made: Tensor) -> None:
-            self.noted[name] = self._of(made)
+            where[name] = self._of(made)
 
         return note
+
+    def _begin_layer(self, _: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        """A layer begins. A criterion that asks what the model would say runs the layers after the loop, with another cache, too."""
+        self.noted.clear()
+        self.own = kwargs.get("past_key_values") is self.cache
+
+    def _note_turn(self, _: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        """Cosine and sine of the token's angles, `[D]` each."""
+        self.noted["angles"] = tuple(each[0, self.row] for each in kwargs["position_embeddings"])
 
     def note_attention(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scaling: float) -> None:
         """What attention is given: query `[1, N, T, D]`, keys and values `[1, K, S, D]`, mask `[1, 1, T, S]` or None."""
@@ -279,16 +218,22 @@ class _Probing:
 
     def _end_layer(self, index: int) -> None:
         """A layer has run: what was noted of it is all there."""
+        if not self.own:
+            return
         noted, block, cached = self.noted, self.block_of.get(index), self.cache.layers[index]
         S, D = noted["keys"].shape[1:]
-        held = cached.slots if block is not None and block.parallel else 1
+        parallel = block is not None and block.parallel
+        held = cached.slots if parallel else 1
         if block is None:
             past, own = S - self.pass_tokens, 1
         else:
             past = cached.length
             own = (S - past * held) // self.pass_tokens
-        for name in ("query", "key", "value", "mixed"):
-            noted[name] = noted[name].unflatten(0, (-1, D))
+        for name in ("query", "key", "value", "mixed", "normed_query", "normed_key"):
+            if name in noted:
+                noted[name] = noted[name].reshape(-1, D)
+        if cached.kept != EXACT:
+            self._note_kept(past * held + self.row * own + (cached.slot if parallel else 0))
         what = {name: noted[name] for name in LayerRun.__dataclass_fields__ if name in noted}
         self.layers.append(
             LayerRun(
@@ -298,10 +243,20 @@ class _Probing:
                 past=past,
                 held=held,
                 own=own,
-                slot=None if block is not None and block.parallel else cached.slot,
+                slot=None if parallel else cached.slot,
+                kept=cached.kept,
                 **what,
             )
         )
+
+    def _note_kept(self, column: int) -> None:
+        """The token's own key and value before they were rounded, and as attention found them in their column."""
+        noted = self.noted
+        cos, sin = noted["angles"]
+        noted["turned_key"] = rotate(noted.get("normed_key", noted["key"]), cos, sin)
+        noted["kept_key"], noted["kept_value"] = (noted[name][:, column].clone() for name in ("keys", "values"))
+
+    # -- the loop around them ------------------------------------------------------------------------------------------
 
     def _running(self, block: int) -> int:
         """The loop step a block is in."""
@@ -311,17 +266,74 @@ class _Probing:
         """A loop step is over."""
         ran = [run for run in self.layers if (run.block, run.step) == (event.block, event.step)]
         previous, state = self._of(event.previous), self._of(event.state)
+        block = self.view.config.loop_blocks()[event.block]
+        damped = (
+            self.around["before_norm"] if block.norms_steps else state
+        )  # a step's own norm is the last thing it does
+        if event.step == 1 and block.init != "entry":
+            self._add(ran[0], start=previous)
+        if block.norms_steps:
+            self._add(ran[-1], damped=damped, normed_step=state)
         self.steps.append(
             StepRun(
                 block=event.block,
                 step=event.step,
                 previous=previous,
                 entered=ran[0].state,
-                left=ran[-1].result,
+                left=ran[-1].leaves,
+                damped=damped,
                 state=state,
                 layers=tuple(run.layer for run in ran),
             )
         )
+
+    def _hear_what_leaves(self) -> None:
+        """What leaves a block is told by no hook: the state that is read out, and what a norm after the loop makes of it."""
+        model: Any = self.view.model
+        leave = model._leave
+
+        def heard(block: LoopBlock, *given: Any) -> Tensor:
+            state: Tensor = leave(block, *given)
+            self._end_block(block, self._of(state), given[-1].exits[-1])
+            return state
+
+        model._leave = heard
+
+    def _end_block(self, block: LoopBlock, leaves: Tensor, exits: Any) -> None:
+        """A block's loop is over, and this leaves it, `[H]`."""
+        steps = [run for run in self.steps if run.block == block.index]
+        if not steps:
+            return  # it was skipped
+        last = next(run for run in reversed(self.layers) if run.block == block.index)
+        ends = block.b == self.view.config.num_hidden_layers - 1
+        found: dict[str, Any] = {}
+        read = leaves
+        if block.final_norm == "last_step" and not ends:
+            found = {"damped": steps[-1].damped, "left": leaves}
+            read = self.around["before_norm"]  # of this norm, the last of the block
+        if exits is not None:
+            found["exits"] = exits.pdf[: len(steps), 0, self.row].clone()
+            found["exit_step"] = None if exits.steps is None else int(exits.steps[0, self.row])
+            found["read_out"] = read
+        if found:
+            self._add(last, **found)
+
+    def _ended_normed(self) -> bool:
+        """Whether what left the last layer was normed already: a loop ends the model, and norms its steps or reads normed ones out."""
+        blocks, layers = self.view.config.loop_blocks(), self.view.config.num_hidden_layers
+        if not blocks or blocks[-1].b != layers - 1 or not any(run.block == blocks[-1].index for run in self.steps):
+            return False
+        return blocks[-1].norms_steps or blocks[-1].exit_selection != "last"
+
+    def _add(self, run: LayerRun, **what: Any) -> None:
+        """Say more of a run of a layer than was known when it ended."""
+        place = next(i for i in reversed(range(len(self.layers))) if _same(self.layers[i], run))
+        self.layers[place] = replace(self.layers[place], **what)
+
+
+def _same(run: LayerRun, other: LayerRun) -> bool:
+    """Whether the two are of one run of a layer."""
+    return (run.layer, run.step) == (other.layer, other.step)
 
 
 def _noting(module: nn.Module) -> Any:

@@ -14,9 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from loopviz.anatomy.probe import Probed, probe
-from loopviz.checks import FieldError
-from loopviz.loop_fields import BY_NAME, MODEL_FIELDS
+from loopviz.anatomy.probe import Probed, check_normed_alone, probe
 from loopviz.model import LoopCache, LoopLlamaForCausalLM
 from loopviz.model.step_adapters import check_one_model
 from loopviz.trace import Trace
@@ -27,8 +25,6 @@ LEAST_HALF = 2.0**-25  # and below 2^-14 to this
 ROUNDING = 1.1  # of these units: its own rounding, and a little of the model's
 NORMS = 1e-3  # of a norm, which is recorded wider
 LOGPROB, LOGPROB_HALF = 1e-2, 0.1  # nats that rounding may make of a log-probability; in float16 and bfloat16
-# Of a loop, what `llama.py` does not write.
-_NOT_WRITTEN = ("loop_final_norm", "loop_init", "exit_selection", "kv_cache_dtype")
 
 
 @dataclass(frozen=True)
@@ -90,7 +86,7 @@ class Reread:
                 "reads together; run it again without stopping it there"
             )
         check_recorded_blocks(model, trace)
-        check_written_here(model.with_loop(**trace.meta["loop"]))
+        check_readable(model)
         self._model, self._trace = model, trace
         self._begin()
 
@@ -194,15 +190,11 @@ def check_same_model(model: LoopLlamaForCausalLM, trace: Trace) -> None:
             raise ValueError(f"{name}={size}: the run was made by a model with {shape[name]}; load that one")
 
 
-def check_written_here(view: LoopLlamaForCausalLM) -> None:
-    """FieldError where a run had what `llama.py` does not write: what is shown of its layers would be another model's."""
+def check_readable(view: LoopLlamaForCausalLM) -> None:
+    """FieldError where what a layer computes cannot be told stage by stage: weights of its own in every loop step, or a LoRA on what is
+    normed."""
     check_one_model(view)
-    found = [(name, getattr(view.config, name), plain) for name, plain in MODEL_FIELDS.items()]
-    for block in view.config.loop_blocks():
-        found += [(name, getattr(block, BY_NAME[name].block), BY_NAME[name].plain) for name in _NOT_WRITTEN]
-    for name, value, plain in found:
-        if value != plain:
-            raise FieldError(name, value, "anatomy_not_written", plain=repr(plain))
+    check_normed_alone(view)
 
 
 def check_recorded_blocks(model: LoopLlamaForCausalLM, trace: Trace) -> None:
@@ -267,5 +259,5 @@ def memory(shape: Mapping[str, int], layer_runs: int, columns: int, intermediate
         intermediate: F.
     """
     N, K, D, H = shape["heads"], shape["kv_heads"], shape["head_dim"], shape["hidden"]
-    vectors = 7 * H + 5 * intermediate + (3 * N + 2 * K) * D
+    vectors = 9 * H + 5 * intermediate + (4 * N + 6 * K) * D  # with all norms that a layer may have, and keys of 8 bits
     return layer_runs * (shape["itemsize"] * (vectors + 2 * K * D * columns) + 4 * 2 * N * columns + columns)

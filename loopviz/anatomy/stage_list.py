@@ -1,7 +1,8 @@
 """The stages of a decoder layer, in the order in which they run, and those before the first and after the last layer, as data.
 
-A :class:`Stage` knows which tensors of a :class:`loopviz.anatomy.probe.LayerRun` it made, the axes they have, its formula, and the line
-of `llama.py` that computes it. Importing this needs no torch: a page lists them before anything is loaded.
+A :class:`Stage` knows which tensors of a :class:`loopviz.anatomy.probed.LayerRun` it made, the axes they have, its formula, and the line
+of code that computes it. Here are a plain Llama's, of `llama.py`; what other models have instead, and more, is
+:mod:`loopviz.anatomy.other_stages`, and which of all a layer has says :mod:`loopviz.anatomy.way`. Importing this needs no torch: a page lists them before anything is loaded.
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ class Stage:
         axes: of the first tensor, by letter: H state, N query heads, K key/value heads, D width of a head, S columns, F MLP.
         formula: in TeX.
         code: the function that computes it, `module:name`.
-        reads: the stages whose results it takes.
+        reads: the stages whose results it takes; of several that follow one another, where a model has not all, the last it has.
         line: words of the line in that function where it is computed; "": all of it.
+        drawn: the tensors of its picture, of a `LayerRun` or beside it (:mod:`loopviz.anatomy.picture`); (): it has one of its own.
+        variant: which of several of this name it is; "": a plain Llama's.
+        title, about: keys of its words where they are others than its name's.
     """
 
     name: str
@@ -33,6 +37,15 @@ class Stage:
     code: str
     reads: tuple[str, ...]
     line: str = ""
+    drawn: tuple[str, ...] = ()
+    variant: str = ""
+    title: str = ""
+    about: str = ""
+
+    @property
+    def key(self) -> str:
+        """By which a page finds it among all."""
+        return f"{self.name}.{self.variant}" if self.variant else self.name
 
 
 STAGES: tuple[Stage, ...] = (
@@ -42,7 +55,8 @@ STAGES: tuple[Stage, ...] = (
         ("H",),
         r"x",
         _LLAMA + "LlamaDecoderLayer",
-        (),
+        ("embedding",),
+        drawn=("state",),
     ),
     Stage(
         "norm",
@@ -52,6 +66,7 @@ STAGES: tuple[Stage, ...] = (
         _LLAMA + "LlamaRMSNorm.forward",
         ("state",),
         "return self.weight *",
+        drawn=("state", "normed", "layer_norm", "gain"),
     ),
     Stage(
         "query",
@@ -61,6 +76,7 @@ STAGES: tuple[Stage, ...] = (
         _LLAMA + "LlamaAttention.forward",
         ("norm",),
         "q = self.q_proj(x)",
+        drawn=("query",),
     ),
     Stage(
         "key",
@@ -70,6 +86,7 @@ STAGES: tuple[Stage, ...] = (
         _LLAMA + "LlamaAttention.forward",
         ("norm",),
         "k = self.k_proj(x)",
+        drawn=("key",),
     ),
     Stage(
         "value",
@@ -79,6 +96,7 @@ STAGES: tuple[Stage, ...] = (
         _LLAMA + "LlamaAttention.forward",
         ("norm",),
         "v = self.v_proj(x)",
+        drawn=("value",),
     ),
     Stage(
         "rope",
@@ -88,6 +106,7 @@ STAGES: tuple[Stage, ...] = (
         _LLAMA + "rotate",
         ("query", "key"),
         "return x * cos",
+        drawn=("query", "turned"),
     ),
     Stage(
         "keys",
@@ -106,6 +125,7 @@ STAGES: tuple[Stage, ...] = (
         _LLAMA + "LlamaAttention.forward",
         ("rope", "keys"),
         "scores = q @ k",
+        drawn=("scores",),
     ),
     Stage(
         "weights",
@@ -115,6 +135,7 @@ STAGES: tuple[Stage, ...] = (
         _LLAMA + "LlamaAttention.forward",
         ("scores",),
         "weights = scores.softmax",
+        drawn=("weights",),
     ),
     Stage(
         "mixed",
@@ -124,6 +145,7 @@ STAGES: tuple[Stage, ...] = (
         _LLAMA + "LlamaAttention.forward",
         ("weights", "keys"),
         "mixed = weights.to",
+        drawn=("mixed",),
     ),
     Stage(
         "attended",
@@ -133,6 +155,7 @@ STAGES: tuple[Stage, ...] = (
         _LLAMA + "LlamaAttention.forward",
         ("mixed",),
         "return self.o_proj(",
+        drawn=("attended",),
     ),
     Stage(
         "between",
@@ -142,6 +165,7 @@ STAGES: tuple[Stage, ...] = (
         _LLAMA + "LlamaDecoderLayer.forward",
         ("state", "attended"),
         "x = x + self.self_attn(",
+        drawn=("state", "attended", "between"),
     ),
     Stage(
         "norm_mlp",
@@ -151,6 +175,7 @@ STAGES: tuple[Stage, ...] = (
         _LLAMA + "LlamaRMSNorm.forward",
         ("between",),
         "return self.weight *",
+        drawn=("between", "normed_between", "layer_norm_mlp", "gain_mlp"),
     ),
     Stage(
         "gate",
@@ -160,6 +185,7 @@ STAGES: tuple[Stage, ...] = (
         _LLAMA + "LlamaMLP.forward",
         ("norm_mlp",),
         "self.gate_proj(x)",
+        drawn=("gate",),
     ),
     Stage(
         "swish",
@@ -178,6 +204,7 @@ STAGES: tuple[Stage, ...] = (
         _LLAMA + "LlamaMLP.forward",
         ("norm_mlp",),
         "self.up_proj(x)",
+        drawn=("up",),
     ),
     Stage(
         "product",
@@ -187,6 +214,7 @@ STAGES: tuple[Stage, ...] = (
         _LLAMA + "LlamaMLP.forward",
         ("swish", "up"),
         ") * self.up_proj(",
+        drawn=("gate", "swish", "up", "product"),
     ),
     Stage(
         "down",
@@ -196,6 +224,7 @@ STAGES: tuple[Stage, ...] = (
         _LLAMA + "LlamaMLP.forward",
         ("product",),
         "self.down_proj(",
+        drawn=("down",),
     ),
     Stage(
         "result",
@@ -205,6 +234,7 @@ STAGES: tuple[Stage, ...] = (
         _LLAMA + "LlamaDecoderLayer.forward",
         ("between", "down"),
         "return x + self.mlp(",
+        drawn=("between", "down", "result"),
     ),
 )
 BY_NAME: Mapping[str, Stage] = {stage.name: stage for stage in STAGES}
@@ -219,6 +249,7 @@ BEFORE: tuple[Stage, ...] = (
         _LLAMA + "LlamaModel.forward",
         (),
         "x = self.embed_tokens(",
+        drawn=("embedding",),
     ),
 )
 AFTER: tuple[Stage, ...] = (
@@ -230,6 +261,7 @@ AFTER: tuple[Stage, ...] = (
         _LLAMA + "LlamaModel.forward",
         ("result",),
         "return self.norm(x)",
+        drawn=("final", "normed", "gain"),
     ),
     Stage(
         "head",
@@ -251,5 +283,8 @@ AFTER: tuple[Stage, ...] = (
     ),
 )
 ALL: tuple[Stage, ...] = (*BEFORE, *STAGES, *AFTER)
+AROUND = frozenset(
+    ("embedding", "scaled", "final_norm", "head", "sampling")
+)  # of a token, in whatever model; the others are of a layer
 
 BETAS = (0.1, 1.0, 10.0)  # of swish, as the article draws it: towards a line, as in a Llama, towards ReLU

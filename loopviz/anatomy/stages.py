@@ -1,6 +1,6 @@
 """The stages of a decoder layer, in the order in which they run: what each is called, computes, and gave for a token.
 
-Their list is :mod:`loopviz.anatomy.stage_list`; :func:`facts` are the numbers that go with one in words. Nothing here runs a model.
+Which there are: :func:`stages_of`; :func:`facts` are the numbers that go with one in words. Nothing here runs a model.
 """
 
 from __future__ import annotations
@@ -12,14 +12,54 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .llama import LlamaRMSNorm, rotary_frequencies
-from .probe import LayerRun, StepRun
-from .stage_list import BETAS
+from .llama import rotary_frequencies
+from .probed import LayerRun, Probed, StepRun
+from .stage_list import AROUND, BETAS
 from .stage_list import BY_NAME as BY_NAME
 from .stage_list import STAGES as STAGES
 from .stage_list import Stage as Stage
+from .way import Exit, Traits, way
 
 Facts = dict[str, float]
+
+
+def traits_of(probed: Probed, run: LayerRun, config: Any) -> Traits:
+    """How a run of a layer differs from a plain Llama's.
+
+    Args:
+        probed: the token's whole way.
+        run: one of its layers.
+        config: of the model; of its loop what `probed` says counts.
+    """
+    block = None if run.block is None else probed.blocks[run.block]
+    exit: Exit = "" if run.exits is None else "weighted" if run.exit_step is None else "gate"
+    return Traits(
+        placement=config.norm_placement,
+        qk_norm=config.qk_norm,
+        attention_bias=bool(config.attention_bias),
+        mlp_bias=bool(config.mlp_bias),
+        scaled=probed.scaled is not None,
+        kept=run.kept,
+        start="entry" if block is None or run.start is None else block.init if bool(run.start.any()) else "zeros",
+        injected=block is not None and block.injection != "none",
+        step_norm=run.normed_step is not None,
+        step_damped=block is not None and block.damping != 1,
+        among_normed=block is not None and block.norms_steps,
+        exit=exit,
+        left_norm=run.left is not None,
+        ends=run.layer == config.num_hidden_layers - 1,
+        final_norm=probed.final is not None,
+    )
+
+
+def stages_of(probed: Probed, run: LayerRun, config: Any) -> tuple[Stage, ...]:
+    """What was computed for a token, in order, with a run of a layer in the middle; of a plain Llama it is `stage_list.ALL`."""
+    return way(traits_of(probed, run, config))
+
+
+def layer_stages(probed: Probed, run: LayerRun, config: Any) -> tuple[Stage, ...]:
+    """Of these the run's own."""
+    return tuple(stage for stage in stages_of(probed, run, config) if stage.name not in AROUND)
 
 
 def shape_of(stage: Stage, run: LayerRun) -> dict[str, int]:
@@ -114,16 +154,74 @@ def _product_facts(run: LayerRun) -> Facts:
     return {"norm": math.sqrt(total), "half": float(half), "width": float(len(squares))}
 
 
+def _heads_facts(heads: Tensor) -> Facts:
+    """The root of the mean square of each head, `[n, D]`: the least and the largest."""
+    sizes = heads.double().pow(2).mean(-1).sqrt()
+    return {"least": float(sizes.min()), "largest": float(sizes.max())}
+
+
+def _rounded_facts(run: LayerRun) -> Facts:
+    """The largest difference that rounding made of a number of the key, and of the value, in shares of the largest number there."""
+    pairs = {"key": (run.turned_key, run.kept_key), "value": (run.value, run.kept_value)}
+    found = {}
+    for name, (exact, kept) in pairs.items():
+        assert exact is not None
+        assert kept is not None
+        largest = float(exact.double().abs().max())
+        off = float((exact.double() - kept.double()).abs().max())
+        found[f"{name}_off"] = off / largest if largest else math.nan
+    return found
+
+
+def _start_facts(run: LayerRun) -> Facts:
+    assert run.start is not None
+    return {"norm": float(run.start.double().norm()), "std": float(run.start.double().std(correction=0))}
+
+
+def _exit_facts(run: LayerRun) -> Facts:
+    """p_r of each loop step, the step that is read out where one is, and the mean of all by their weights."""
+    assert run.exits is not None
+    chances = run.exits.double().tolist()
+    said = {f"p_{r}": chance for r, chance in enumerate(chances, start=1)}
+    expected = sum(r * chance for r, chance in enumerate(chances, start=1))
+    return {**said, "expected": expected, **({} if run.exit_step is None else {"step": float(run.exit_step)})}
+
+
+def left_from(run: LayerRun) -> Tensor:
+    """What the norm between a loop and the next layer is given, `[H]`."""
+    found = run.damped if run.read_out is None else run.read_out
+    assert found is not None
+    return found
+
+
+def _norm_of(name: str) -> Callable[[LayerRun], Facts]:
+    def of(run: LayerRun) -> Facts:
+        return norm_facts(getattr(run, name))
+
+    return of
+
+
 _FACTS: Mapping[str, Callable[[LayerRun], Facts]] = {
     "state": lambda run: {"norm": float(run.state.double().norm())},
     "norm": lambda run: norm_facts(run.state),
-    "norm_mlp": lambda run: norm_facts(run.between),
+    "norm_mlp": lambda run: norm_facts(run.entered_mlp),
     "weights": _attention_facts,
     "mixed": _mixed_facts,
-    "between": lambda run: moves(run.state, run.attended),
+    "between": lambda run: moves(run.state, run.added),
     "swish": _swish_facts,
     "product": _product_facts,
-    "result": lambda run: moves(run.between, run.down),
+    "result": lambda run: moves(run.entered_mlp, run.added_mlp),
+    "start": _start_facts,
+    "norm_query": lambda run: _heads_facts(run.query),
+    "norm_key": lambda run: _heads_facts(run.key),
+    "rounded": _rounded_facts,
+    "norm_attended": _norm_of("attended"),
+    "norm_stream": _norm_of("between"),
+    "norm_down": _norm_of("down"),
+    "norm_result": _norm_of("result"),
+    "step_norm": _norm_of("damped"),
+    "read_out": _exit_facts,
+    "left_norm": lambda run: norm_facts(left_from(run)),
 }
 
 
@@ -175,18 +273,48 @@ def score_by_distance(query: Tensor, key: Tensor, config: Any, distances: Tensor
 # -- a loop step around the layers -------------------------------------------------------------------------------------
 
 
-def step_facts(step: StepRun, damping: float) -> Facts:
-    """What a loop step made of the state: how far the block wanted to move it, and how far damping let it."""
+def step_facts(step: StepRun, probed: Probed) -> Facts:
+    """What a loop step made of the state: how far the block wanted to move it, and how far damping let it; where it began, what the
+    final norm made of it, and how likely the exit gate leaves there, if that is so in this loop."""
+    block, last = probed.blocks[step.block], probed.last_run(step.block)
     wanted = moves(step.previous, step.left - step.previous)
-    return {f"wanted_{name}": value for name, value in wanted.items()} | {
-        "damping": damping,
+    found = {f"wanted_{name}": value for name, value in wanted.items()} | {
+        "damping": block.damping,
         "change": float((step.state - step.previous).double().norm() / max(float(step.state.double().norm()), 1e-300)),
         "entered_cosine": cosine(step.previous, step.entered),  # 1: nothing is injected and nothing normed
     }
+    if step.step == 1 and block.init != "entry":
+        found["random" if bool(step.previous.any()) else "zeros"] = float(step.previous.double().std(correction=0))
+    if block.norms_steps:
+        found["normed"] = float(step.state.double().norm())
+    if last is not None and last.exits is not None:
+        found["leaves"] = float(last.exits[step.step - 1])
+        found["left"] = float(last.exits[: step.step].double().sum())
+    return found
+
+
+# The gains of a layer's norms that stand as modules in it, by stage.
+_GAINS = {
+    "norm": "input_layernorm",
+    "norm_mlp": "post_attention_layernorm",
+    "norm_query": "self_attn.q_proj.norm",
+    "norm_key": "self_attn.k_proj.norm",
+    "norm_attended": "input_layernorm_2",
+    "norm_stream": "input_layernorm_2",
+    "norm_down": "post_attention_layernorm_2",
+    "norm_result": "post_attention_layernorm_2",
+}
 
 
 def gain(model: Any, stage: str, layer: int) -> Tensor:
-    """The learned gain g of a norm, `[H]`."""
-    decoder = model.model.layers[layer]
-    norm: LlamaRMSNorm = decoder.input_layernorm if stage == "norm" else decoder.post_attention_layernorm
-    return norm.weight.detach()
+    """The learned gain g of a norm, `[H]`; of queries or keys `[D]`, or `[N, D]` of all heads together.
+
+    Norms of the loop (`step_norm`, `left_norm`) are the model's final one.
+    """
+    if stage not in _GAINS:
+        final: Tensor = model.model.norm.weight
+        return final.detach()
+    found: Tensor = model.model.layers[layer].get_submodule(_GAINS[stage]).weight.detach()
+    if stage in ("norm_query", "norm_key") and model.config.qk_norm == "full":
+        return found.view(-1, model.config.head_dim)
+    return found

@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     agreement = reread.agreement(probed)
     print(_head(trace, probed, found))
     print(_verdict(agreement) + "\n")
-    print(_stages(found))
+    print(_stages(probed, found, loaded.model.config))
     return 1 if agreement.differs else 0
 
 
@@ -116,13 +116,13 @@ def _verdict(agreement: Agreement) -> str:
     )
 
 
-def _stages(run: LayerRun) -> str:
+def _stages(probed: Probed, run: LayerRun, config: Any) -> str:
     import pandas as pd
 
     from loopviz.anatomy import stages
 
     rows = []
-    for stage in stages.STAGES:
+    for stage in stages.layer_stages(probed, run, config):
         first = getattr(run, stage.tensors[0]).double()
         sizes = " x ".join(f"{axis} {size}" for axis, size in stages.shape_of(stage, run).items())
         facts = ", ".join(f"{name} {value:.4g}" for name, value in stages.facts(stage, run).items())

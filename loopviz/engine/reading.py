@@ -65,7 +65,8 @@ class LocalReading:
         item = shape["itemsize"]
         room = max(SMALLEST_CAPACITY, 2 * read)  # buffers of keys and values may be twice as large as what is in them
         cached = 2 * item * shape["kv_heads"] * shape["head_dim"] * room * slots * shape["layers"]
-        around = item * (4 * shape["hidden"] * (1 + sum(steps)) + shape["vocab"])
+        # of a loop step at most: before it, in it, after it, and after norms and gates that end it
+        around = item * (11 * shape["hidden"] * (1 + sum(steps)) + shape["vocab"]) + 8 * sum(steps)
         return cached + around + memory(shape, runs, read * slots, config.intermediate_size)
 
     @property
@@ -77,7 +78,6 @@ class LocalReading:
     def read(self, position: int, stop: threading.Event) -> LocalToken | None:
         """A token; the one that was read before is let go of. None once `stop` is set; ValueError outside the run."""
         from loopviz.anatomy.picture import token_picture
-        from loopviz.trace.changes import blocks_at
 
         with self._lock:
             if self._token is not None:
@@ -88,10 +88,7 @@ class LocalReading:
                     probed = self._reread.probe(position)
             except Interrupted:  # what was read so far stays read
                 return None
-            blocks = blocks_at(self._trace.meta, position)
-            picture = token_picture(
-                probed, self._reread.agreement(probed), self._model, lambda block: blocks[block]["damping"]
-            )
+            picture = token_picture(probed, self._reread.agreement(probed), self._model)
             self._token = LocalToken(probed, picture, self._model, self._texts)
             return self._token
 
@@ -131,14 +128,14 @@ class LocalToken:
         from loopviz.anatomy.picture import layer_picture
 
         with self._open() as probed:
-            return layer_picture(self._run(probed, layer, step), self._model)
+            return layer_picture(probed, self._run(probed, layer, step), self._model)
 
     def beside(self, layer: int, step: int, other: int) -> Beside:
         """Two loop steps of a layer; ValueError where it did not run."""
         from loopviz.anatomy.picture import beside
 
         with self._open() as probed:
-            return beside(self._run(probed, layer, step), self._run(probed, layer, other))
+            return beside(probed, self._run(probed, layer, step), self._run(probed, layer, other), self._model.config)
 
     def distances(self, layer: int, step: int, head: int, column: int, most: int, many: int) -> Distances:
         """What a query head would score with a column's key at distances 0 to `most`; of more than `many` those around the run's own.

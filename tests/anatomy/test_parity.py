@@ -13,11 +13,13 @@ from transformers import LlamaForCausalLM as TheirLlama
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from loopviz.anatomy import llama, parity, rope
+from loopviz.checks import FieldError
 from loopviz.model.checkpoints.find import APART, BUNDLED
 from loopviz.model.checkpoints.load import as_loop_llama, load_checkpoint
 from loopviz.model.interrupt import Interrupted, interruptible
 from tests.anatomy.pairs import LLAMA_3, configuration, pair, random_configuration, tokens
 from tests.conftest import make_llama
+from tests.engine import tiny
 
 SMALL = {
     "vocab_size": 211,
@@ -372,3 +374,13 @@ def test_a_check_can_be_left_in_the_middle_of_a_pass():
     assert len(layers) == 3, "no layer begins after it"
     with interruptible(threading.Event()):
         assert parity.compare(subject, torch.float32)[0].equal
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("norm_placement", "branch"), ("qk_norm", "head"), ("embedding_scale", 2.0)], ids=str
+)
+def test_a_model_whose_layers_are_no_llama_s_is_refused_by_name(field: str, value: object) -> None:
+    """Both would leave out what it has, and agree on another model."""
+    model = tiny.model(**{field: value})
+    with pytest.raises(FieldError, match=f"{field}=.*: must be .*: llama.py writes out a plain Llama's layers"):
+        parity.of_model(model, "m")

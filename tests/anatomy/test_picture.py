@@ -17,10 +17,15 @@ from tests.anatomy.test_probe import KINDS, model_of, probed
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_tensor_is_the_probe_s(kind):
     model = model_of(kind)
-    for run in probed(model, 4, 0).layers:
-        shown = layer_picture(run, model)
+    found = probed(model, 4, 0)
+    for run in found.layers:
+        shown = layer_picture(found, run, model)
+        own = stages.layer_stages(found, run, model.config)
+        assert shown.stages == tuple(stage.key for stage in stages.stages_of(found, run, model.config))
+        assert shown.facts.keys() == shown.shapes.keys() == {stage.name for stage in own}
+        assert {name for stage in own for name in stage.drawn} <= shown.tensors.keys()
         assert (shown.layer, shown.block, shown.step) == (run.layer, -1 if run.block is None else run.block, run.step)
-        for stage in STAGES:
+        for stage in own:
             for name in stage.tensors:
                 if name == "visible":
                     assert list(shown.columns.visible) == run.visible.tolist()
@@ -37,9 +42,10 @@ def test_every_tensor_is_the_probe_s(kind):
 
 def test_what_stands_beside_a_stage_is_computed_of_the_same_tensors():
     model = model_of("parallel")
-    run = probed(model, 4, 0).layer_run(1, 2)
+    found = probed(model, 4, 0)
+    run = found.layer_run(1, 2)
     assert run is not None
-    shown = layer_picture(run, model)
+    shown = layer_picture(found, run, model)
     x = run.state.double()
     by_hand = (x - x.mean()) / (x - x.mean()).pow(2).mean().sqrt()
     np.testing.assert_allclose(shown.tensors["layer_norm"], by_hand.numpy(), rtol=1e-5, atol=1e-6)
@@ -55,9 +61,10 @@ def test_a_long_text_is_windowed_and_it_is_said(monkeypatch: pytest.MonkeyPatch)
     for name, value in {"FIRST": 1, "LATER": 1, "LEAST_COLUMNS": 4, "MOST_COLUMNS": 4, "MOST_KEYS": 1}.items():
         monkeypatch.setattr(picture, name, value)
     model = model_of("parallel")
-    run = probed(model, 1, 3).layer_run(1, 2)
+    found = probed(model, 1, 3)
+    run = found.layer_run(1, 2)
     assert run is not None
-    shown = layer_picture(run, model)
+    shown = layer_picture(found, run, model)
     assert shown.columns.total == run.keys.shape[1] > 4
     assert shown.columns.seen == int(run.visible.sum())
     places = list(shown.columns.places)
@@ -83,7 +90,7 @@ def test_two_loop_steps_side_by_side():
     assert a is not None
     assert b is not None
     for stage in STAGES:
-        pair = beside(a, b).stages[stage.name]
+        pair = beside(found, a, b, model.config).stages[stage.name]
         x, y = (getattr(run, stage.tensors[0]).double().flatten() for run in (a, b))
         if x.shape != y.shape:
             assert pair is None
@@ -91,11 +98,28 @@ def test_two_loop_steps_side_by_side():
         assert pair is not None
         assert pair[0] == pytest.approx(float(x @ y / x.norm() / y.norm()))
         assert pair[1] == pytest.approx(float((x - y).norm() / x.norm()))
-    assert all(pair is None or pair == (pytest.approx(1.0), 0.0) for pair in beside(a, a).stages.values())
+    assert all(
+        pair is None or pair == (pytest.approx(1.0), 0.0) for pair in beside(found, a, a, model.config).stages.values()
+    )
 
 
-def test_the_score_at_the_run_s_own_distance_is_the_run_s():
-    model = model_of("serial")
+def test_of_two_loop_steps_only_what_both_have_is_compared() -> None:
+    """A start is the first step's alone."""
+    model = model_of("from noise")
+    found = probed(model, 4, 0)
+    first, second = found.layer_run(1, 1), found.layer_run(1, 2)
+    assert first is not None
+    assert second is not None
+    assert "start" in layer_picture(found, first, model).facts
+    for a, b in ((first, second), (second, first)):
+        pairs = beside(found, a, b, model.config).stages
+        assert "start" not in pairs
+        assert "state" in pairs
+
+
+@pytest.mark.parametrize("kind", ["serial", "heads normed", "all heads normed", "int8"])
+def test_the_score_at_the_run_s_own_distance_is_the_run_s(kind: str) -> None:
+    model = model_of(kind)
     run = probed(model, 6, 0).layers[-1]
     positions, _ = run.columns()
     for head in range(run.query.shape[0]):

@@ -9,13 +9,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
+from loopviz.anatomy.probe import check_normed_alone
 from loopviz.anatomy.reread import Reread, memory
 from loopviz.checks import FieldError
 from loopviz.engine import Steering, StreamSettings, run
+from loopviz.loop_fields import MODEL_FIELDS, NORM_PLACEMENTS, QK_NORMS
+from loopviz.model.checkpoints import load_model
 from loopviz.model.interrupt import Interrupted, interruptible
 from loopviz.trace import Trace
+from tests.anatomy.kinds import ENDS_OF_5, LAYERS, SOME, loops
 from tests.engine import tiny
+from tests.model.families.official import DATA, ORACLES
 from tests.model.tiny import DYNAMIC, LOOP, MODES, TWO
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -24,12 +31,35 @@ KINDS: dict[str, dict[str, Any]] = {
     "two blocks": TWO,
     "plain": {},
 }
+OTHERS = {**LAYERS, **loops(ENDS_OF_5)}  # what a plain Llama, or a loop that only repeats layers, has not
+KINDS |= {name: OTHERS[name] for name in SOME}
+EVERY = {**KINDS, **OTHERS}
 PROMPT = "Once upon a time"
 
 
+def stirred(model: Any) -> None:
+    """Gains of norms, and gates, are no longer what they are drawn as: alike in every layer."""
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() == 1:
+                weight.add_(0.2 * torch.randn(weight.shape, generator=generator))
+
+
 def made(kind: str, **more: Any) -> tuple[Any, Trace]:
-    model = tiny.model(**KINDS[kind])
+    model = tiny.model(**EVERY[kind])
+    stirred(model)
     return model, run(model, tiny.tokenizer(), PROMPT, StreamSettings(max_new_tokens=6, record="full", seed=1, **more))
+
+
+def letters(rows: int) -> PreTrainedTokenizerFast:
+    """A tokenizer of single letters, as many tokens as a model has rows."""
+    known = ["<pad>", *"abcdefghijklmnopqrstuvwxyz"]
+    known += [f"#{i}" for i in range(len(known), rows)]
+    inner = Tokenizer(models.WordLevel({letter: i for i, letter in enumerate(known)}, unk_token="<pad>"))
+    inner.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    inner.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>")
 
 
 def is_the_runs(reread: Reread, position: int) -> None:
@@ -41,7 +71,7 @@ def is_the_runs(reread: Reread, position: int) -> None:
     assert found.logprob < 1e-3
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EVERY)
 def test_every_token_is_the_runs(kind):
     model, trace = made(kind)
     reread = Reread(model, trace)
@@ -49,7 +79,26 @@ def test_every_token_is_the_runs(kind):
         is_the_runs(reread, position)
 
 
-@given(kind=st.sampled_from([*KINDS]), order=st.lists(st.integers(0, 9), min_size=2, max_size=5))
+@pytest.mark.parametrize("placement", [None, *NORM_PLACEMENTS], ids=str)
+@pytest.mark.parametrize("family", ORACLES)
+def test_every_token_of_a_published_family_is_the_runs(family: str, placement: str | None) -> None:
+    """As it was published, and with its norms in each of the other places (and fewer loops)."""
+    model = load_model(DATA / family)
+    if placement is not None:
+        model.set_loop(loop_count=3, virtual_layer_count=3)
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            model.config.norm_placement = placement
+            model = type(model)(model.config).eval()
+        stirred(model)
+    rows = model.config.vocab_size
+    trace = run(model, letters(rows), "abcab", StreamSettings(max_new_tokens=3, record="full", seed=1))
+    reread = Reread(model, trace)
+    for position in (0, len(trace) - 1, 3):
+        is_the_runs(reread, position)
+
+
+@given(kind=st.sampled_from([*EVERY]), order=st.lists(st.integers(0, 9), min_size=2, max_size=5))
 @settings(max_examples=15)
 def test_in_any_order(kind, order):
     model, trace = made(kind)
@@ -124,23 +173,21 @@ def test_a_model_of_other_sizes_is_refused():
         Reread(tiny.model(layers=3), trace)
 
 
-@pytest.mark.parametrize(
-    "loop",
-    [
-        {"loop_final_norm": "every_step"},
-        {"loop_init": "zeros"},
-        {"exit_selection": "gate"},
-        {"kv_cache_dtype": "int8"},
-        {"norm_placement": "branch"},
-    ],
-    ids=str,
-)
-def test_what_anatomy_does_not_write_is_refused_by_name(loop):
-    (name,) = loop
-    model = tiny.model(**LOOP, **loop)
-    trace = run(model, tiny.tokenizer(), PROMPT, StreamSettings(max_new_tokens=2))
-    with pytest.raises(FieldError, match=f"{name}=.*: Anatomy writes out a Llama's own layers"):
-        Reread(model, trace)
+def test_what_a_model_may_have_is_known_here() -> None:
+    """A field of the layers that Anatomy knows nothing of would be shown as a plain Llama's: whoever adds one tells it."""
+    assert set(MODEL_FIELDS) == {"norm_placement", "embedding_scale", "qk_norm"}
+    assert set(NORM_PLACEMENTS) == {"pre", "pre_branch", "pre_stream", "branch"}
+    assert set(QK_NORMS) == {"none", "head", "full"}
+
+
+def test_a_lora_that_lies_on_what_is_normed_is_refused_by_name() -> None:
+    """It adds to the normed query: neither is what is drawn."""
+    peft = pytest.importorskip("peft")
+    model, trace = made("heads normed")
+    check_normed_alone(model)
+    worn = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["q_proj"])).base_model.model
+    with pytest.raises(FieldError, match="qk_norm='head': a LoRA lies unmerged"):
+        Reread(worn, trace)
 
 
 def test_a_run_that_ended_inside_its_prompt_is_refused():
@@ -180,7 +227,7 @@ def test_a_change_that_does_not_give_its_recorded_blocks_is_refused() -> None:
         Reread(model, trace)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EVERY)
 def test_memory_is_what_the_tensors_take(kind):
     model, trace = made(kind)
     found = Reread(model, trace).probe(len(trace) - 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -12,18 +13,126 @@ from hypothesis import strategies as st
 
 from loopviz.anatomy import stages
 from loopviz.anatomy.llama import rotary_frequencies, rotate, rotation
-from tests.anatomy.test_probe import KINDS, model_of, probed
+from loopviz.anatomy.other_stages import OTHERS
+from loopviz.anatomy.stage_list import ALL
+from loopviz.anatomy.way import Traits, way
+from loopviz.loop_fields import INITS, KV_DTYPES, NORM_PLACEMENTS, QK_NORMS
+from tests.anatomy.test_probe import KINDS, PLAIN, model_of, probed
+from tests.model import tiny
+
+EVERY = (*ALL, *OTHERS)
+BRANCH = {"norm_attended", "norm_down"}
+# What the run of a layer that ends a loop has of stages that a plain Llama has not, by kind of model.
+MORE = {
+    "norms on the branches": BRANCH,
+    "norms on the stream": {"norm_stream", "norm_result"},
+    "no norms before": BRANCH,
+    "heads normed": {"norm_query", "norm_key"},
+    "all heads normed": {"norm_query", "norm_key"},
+    "scaled": {"scaled"},
+    "int8": {"rounded"},
+    "fp8, parallel": {"rounded"},
+    "int8, merged": {"rounded"},
+    "steps normed": {"step_norm"},
+    "steps normed to the end": {"step_norm"},
+    "normed once": {"left_norm"},
+    "from noise": set(),
+    "from zeros": set(),
+    "gate": {"read_out"},
+    "gate at the end": {"read_out"},
+    "gate of normed steps": {*BRANCH, "step_norm", "read_out"},
+    "gate, then a norm": {"norm_stream", "norm_result", "read_out", "left_norm"},
+    "weighted normed steps": {"step_norm", "read_out"},
+    "weighted at the end": {"read_out"},
+    "what it would say decides": set(),
+    "normed steps decide": {"step_norm"},
+    "chosen layers of normed steps": {"step_norm"},
+}
+LESS = {  # ... and has not of its own
+    "no norms before": {"norm", "norm_mlp"},
+    "steps normed to the end": {"final_norm"},
+    "gate at the end": {"final_norm"},
+    "gate of normed steps": {"final_norm"},
+    "weighted normed steps": {"final_norm"},
+    "weighted at the end": {"final_norm"},
+    "normed steps decide": {"final_norm"},
+}
 
 
-@pytest.mark.parametrize("stage", stages.STAGES, ids=lambda stage: stage.name)
+@pytest.mark.parametrize("kind", PLAIN)
+def test_a_plain_llama_s_layers_have_the_stages_that_they_always_had(kind: str) -> None:
+    model = model_of(kind)
+    found = probed(model, 4, 0)
+    for run in found.layers:
+        assert stages.stages_of(found, run, model.config) == ALL
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in PLAIN])
+def test_a_stage_is_listed_where_the_model_has_it_and_nowhere_else(kind: str) -> None:
+    model = model_of(kind)
+    found = probed(model, 4, 0)
+    plain, last = {stage.name for stage in ALL}, found.last_run(0)
+    assert last is not None
+    names = [stage.name for stage in stages.stages_of(found, last, model.config)]
+    assert len(names) == len(set(names))
+    assert set(names) - plain == MORE[kind]
+    assert plain - set(names) == LESS.get(kind, set())
+    first = next(run for run in found.layers if run.block == 0)
+    ending = {"step_norm", "read_out", "left_norm"} if first.normed_step is None else {"read_out", "left_norm"}
+    told = {stage.name for stage in stages.stages_of(found, first, model.config)}
+    assert told - plain == MORE[kind] - ending | ({"start"} if "loop_init" in KINDS[kind] else set())
+
+
+def test_layers_of_one_model_that_keep_differently_have_each_its_own_stages() -> None:
+    model = tiny.build({**tiny.TWO, "kv_cache_dtype": ["exact", "int8"]}).double()
+    found = probed(model, 4, 0)
+    rounds = {
+        run.layer: "rounded" in {stage.name for stage in stages.stages_of(found, run, model.config)}
+        for run in found.layers
+    }
+    assert rounds == {0: False, 1: False, 2: True, 3: True}
+
+
+TRAITS = st.builds(
+    Traits,
+    placement=st.sampled_from(NORM_PLACEMENTS),
+    qk_norm=st.sampled_from(QK_NORMS),
+    kept=st.sampled_from(KV_DTYPES),
+    start=st.sampled_from(INITS),
+    exit=st.sampled_from(["", "gate", "weighted"]),
+    **{
+        name: st.booleans()
+        for name, field in Traits.__dataclass_fields__.items()
+        if field.default in (True, False) and isinstance(field.default, bool)
+    },
+)
+
+
+@given(traits=TRAITS)
+def test_any_way_is_of_stages_that_a_page_knows_each_after_what_it_reads(traits: Traits) -> None:
+    found: list[Any] = list(way(traits))
+    assert set(found) <= set(EVERY)
+    names = [stage.name for stage in found]
+    assert len(names) == len(set(names))
+    for place, stage in enumerate(found):
+        if stage.name in ("head", "final_norm") and not {*stage.reads} & {*names}:
+            continue  # it reads what another layer ends with
+        assert not stage.reads or {*stage.reads} & {*names[:place]}, stage.key
+
+
+def test_no_two_stages_have_one_key_and_all_are_some_layer_s() -> None:
+    assert len({stage.key for stage in EVERY}) == len(EVERY)
+
+
+@pytest.mark.parametrize("stage", EVERY, ids=lambda stage: stage.key)
 def test_a_stage_names_code_that_is_there_and_stages_before_it(stage):
     module, _, name = stage.code.partition(":")
     found = importlib.import_module(module)
     for part in name.split("."):
         found = getattr(found, part)
     assert callable(found)
-    before = [each.name for each in stages.STAGES[: stages.STAGES.index(stage)]]
-    assert set(stage.reads) <= set(before)
+    names = {each.name for each in EVERY}
+    assert set(stage.reads) <= names - {stage.name}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -38,10 +147,12 @@ def test_tensors_have_the_axes_that_are_said_and_facts_are_finite(kind):
         "F": config.intermediate_size,
     }
     for run in found.layers:
-        for stage in stages.STAGES:
+        for stage in stages.layer_stages(found, run, config):
             shape = stages.shape_of(stage, run)
             assert shape == {axis: sizes.get(axis, len(run.visible)) for axis in shape}
-            assert all(map(math.isfinite, stages.facts(stage, run).values()))
+            said = stages.facts(stage, run)
+            # out of zeros there is no share and no angle
+            assert all(map(math.isfinite, said.values())) or not bool(run.state.any())
 
 
 def test_facts_by_hand():
@@ -115,7 +226,51 @@ def test_a_loop_step_around_the_layers():
     model = model_of("injected")
     found = probed(model, 4, 0)
     (step,) = [each for each in found.steps if each.step == 2]
-    said = stages.step_facts(step, 0.6)
+    said = stages.step_facts(step, found)
     assert said["change"] == pytest.approx(float((step.state - step.previous).norm() / step.state.norm()))
     assert said["wanted_added_norm"] * 0.6 == pytest.approx(float((step.state - step.previous).norm()))
     assert said["entered_cosine"] < 0.999
+    assert said["damping"] == 0.6
+    assert not {"zeros", "random", "normed", "leaves"} & said.keys()
+
+
+def test_what_is_said_of_a_loop_step_that_starts_elsewhere_ends_in_a_norm_or_has_a_gate() -> None:
+    found = probed(model_of("from zeros"), 4, 0)
+    first, second, *_ = [stages.step_facts(step, found) for step in found.steps]
+    assert first["zeros"] == first["wanted_state_norm"] == 0
+    assert "zeros" not in second
+    found = probed(model_of("from noise"), 4, 0)
+    assert stages.step_facts(found.steps[0], found)["random"] == pytest.approx(
+        float(found.steps[0].previous.std(correction=0))
+    )
+    found = probed(model_of("gate of normed steps"), 4, 0)
+    said, last = [stages.step_facts(step, found) for step in found.steps], found.last_run(0)
+    assert [each["normed"] for each in said] == pytest.approx([float(step.state.norm()) for step in found.steps])
+    assert last is not None
+    assert last.exits is not None
+    assert [each["leaves"] for each in said] == pytest.approx(last.exits.tolist())
+    assert said[-1]["left"] == pytest.approx(1)
+
+
+def test_facts_of_other_stages_by_hand() -> None:
+    model = model_of("int8")
+    found = probed(model, 4, 0)
+    run = found.layers[1]
+    assert run.turned_key is not None
+    assert run.kept_key is not None
+    said = stages.facts(next(stage for stage in OTHERS if stage.key == "rounded.int8"), run)
+    worst = max(
+        abs(a - b) for a, b in zip(run.turned_key.flatten().tolist(), run.kept_key.flatten().tolist(), strict=True)
+    )
+    assert said["key_off"] == pytest.approx(worst / float(run.turned_key.abs().max()))
+    assert 0 < said["key_off"] <= 0.5 / 127 * 1.01
+    model = model_of("norms on the branches")
+    run = probed(model, 4, 0).layers[1]
+    between = stages.facts(stages.BY_NAME["between"], run)
+    assert run.normed_attended is not None
+    assert between["added_norm"] == pytest.approx(float(run.normed_attended.norm()))
+    model = model_of("heads normed")
+    run = probed(model, 4, 0).layers[1]
+    said = stages.facts(next(stage for stage in OTHERS if stage.name == "norm_query"), run)
+    sizes = [math.sqrt(sum(v * v for v in head) / len(head)) for head in run.query.tolist()]
+    assert (said["least"], said["largest"]) == (pytest.approx(min(sizes)), pytest.approx(max(sizes)))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from loopviz.anatomy.stage_list import ALL
 from loopviz.app.anatomy.packing import packed
 from loopviz.app.anatomy.page import data
 from loopviz.app.sessions.messages import wire
@@ -74,7 +75,7 @@ def layer() -> dict[str, Any]:
         "keys": [0, 1, 2], "share": [1.0] * N,
     }  # fmt: skip
     return {
-        "kind": "layer", "block": -1, "tensors": packed({name: rng.standard_normal(size) for name, size in sizes.items()}),
+        "kind": "layer", "block": -1, "stages": [stage.key for stage in ALL], "tensors": packed({name: rng.standard_normal(size) for name, size in sizes.items()}),
         "each": {}, "columns": columns, "facts": {"state": {"norm": 2.0}, "between": lengths, "result": lengths}, "frequencies": [1.0, 0.1], "position": 2,
         "shapes": {"query": {"N": N, "D": D}, "key": {"K": K, "D": D}, "keys": {"K": K, "D": D}, "state": {"H": WIDE}},
     }  # fmt: skip

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from loopviz.anatomy.stage_list import ALL
 from loopviz.app.texts import table
 from tests.browser.test_explore import run, same_as_server, settle
 from tests.model.families.official import with_letters
@@ -127,3 +128,49 @@ def test_random_starts_are_overlaid_with_one_click(visit: Callable[..., Page], f
     expect(lab.locator("[data-field=text] textarea")).to_have_value("once upon a time")
     expect(lab.locator('[data-panel="plot"]')).to_contain_text("its own start, seed + 3")
     assert "values" not in lab.url, "loaded again, it measures nothing by itself"
+
+
+# What a layer of each has that a plain Llama's has not; and the run of a layer that ends its loop (its last layer, its last step), besides.
+STAGES = {
+    "ouro": ({"norm_attended", "norm_down"}, {"step_norm", "read_out"}),
+    "nanbeige": (set(), {"step_norm"}),
+    "huginn": ({"scaled", "norm_stream", "norm_result"}, {"left_norm"}),
+    "huginn_retro_llama": (set(), set()),
+    "huginn_retro_olmo2": ({"norm_attended", "norm_down", "norm_query", "norm_key"}, set()),
+    "looplm_naive": ({"norm_query", "norm_key"}, set()),
+}
+WALKED = "document.querySelector('.lv-page').page.stages.map(({ name }) => name)"
+
+
+def walk(page: Page) -> set[str]:
+    """Every stage of the layer that is shown is read about; their names."""
+    names = page.evaluate(WALKED)
+    for name in names:
+        page.evaluate("(stage) => document.querySelector('.lv-page').page.go({ stage })", name)
+        page.wait_for_selector(f'.lv-page[data-stage="{name}"][data-drawn="true"]')
+        expect(page.locator(f'.lv-way-box[data-stage="{name}"]')).to_have_attribute("aria-pressed", "true")
+        assert "anatomy." not in page.locator(".lv-stage").inner_text(), name
+    assert page.locator(".lv-way-box").count() == len(names)
+    return set(names)
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_model_s_layers_open_in_anatomy_with_the_stages_that_they_have(
+    visit: Callable[..., Page], folders: Path, name: str, lang: str
+) -> None:
+    page = visit(f"?lang={lang}", apart=True)
+    (first, last), loops, *_ = PUBLISHED[name]
+    opened(page, folders / name, loops, 3)
+    page.click('.lv-way[data-page="anatomy"]')
+    page.wait_for_selector('.lv-page[data-drawn="true"]')
+    expect(page.locator(".lv-agreement")).to_have_attribute("data-same", "true")
+    own, ending = STAGES[name]
+    plain = {stage.name for stage in ALL}
+    assert walk(page) - plain == own | ({"start"} if first == 0 and PUBLISHED[name][3] != "entry" else set())
+    page.evaluate("(to) => document.querySelector('.lv-page').page.go(to)", {"layer": last, "step": loops})
+    page.wait_for_selector(f'.lv-page[data-layer="{last}"][data-step="{loops}"][data-drawn="true"]')
+    assert walk(page) - plain == own | ending
+    page.evaluate("(to) => document.querySelector('.lv-page').page.go(to)", {"layer": first, "step": 1})
+    page.wait_for_selector(f'.lv-page[data-layer="{first}"][data-step="1"][data-drawn="true"]')
+    assert ("start" in walk(page)) == (PUBLISHED[name][3] != "entry")

@@ -13,7 +13,7 @@ from transformers import LlamaForCausalLM
 
 from loopviz.anatomy import parity
 from loopviz.anatomy.grouped_heads import with_kv_heads
-from loopviz.anatomy.reread import check_written_here
+from loopviz.anatomy.reread import check_readable
 from loopviz.checks import FieldError
 from loopviz.model import LoopLlamaForCausalLM, LoopStepStart, register_criterion
 from loopviz.model.precision import PrecisionError, quantise
@@ -222,7 +222,7 @@ def test_where_one_set_of_weights_is_read_such_a_model_is_refused_by_name():
     model.config._name_or_path = "my-loop"
     for read in (
         lambda: parity.of_model(model, "my-loop"),
-        lambda: check_written_here(model.with_loop()),
+        lambda: check_readable(model),
         lambda: with_kv_heads(model, 1),
     ):
         with pytest.raises(FieldError, match="model='my-loop': each of its loop steps has a LoRA of its own"):

@@ -9,6 +9,7 @@ import { percent, written } from "./numbers.js";
 /** @import { Heats } from "./heat.js" */
 
 const MEAN = "mean";
+const BY_HEAD = ["query", "key", "value", "turned", "mixed", "normed_query", "normed_key", "turned_key", "kept_key", "kept_value"];
 
 export class Attention {
   /** @type {string} the head whose words are shown; MEAN: all of them */
@@ -30,7 +31,7 @@ export class Attention {
     const { page } = this;
     const rows = (/** @type {number} */ row) => page.text("anatomy.row.head", { row });
     if (name === "scores" || name === "weights") return { rows, columns: (/** @type {number} */ column) => this.column(layer, column) };
-    return ["query", "key", "value", "turned", "mixed"].includes(name) ? { rows } : {};
+    return BY_HEAD.includes(name) ? { rows } : {};
   }
 
   /** A column by its word, and its slot where there are several. @param {LayerData} layer @param {number} place */

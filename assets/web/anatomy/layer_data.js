@@ -20,6 +20,12 @@ export class LayerData {
     this.columns = told.columns;
     this.layer = told.layer;
     this.step = told.step;
+    this.stages = told.stages;
+  }
+
+  /** Whether there is such a tensor: not every model has all. @param {string} name */
+  has(name) {
+    return name in this.told.tensors;
   }
 
   /** @param {string} name */

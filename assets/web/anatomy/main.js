@@ -13,6 +13,7 @@ import { LayerData, Layers } from "./layer_data.js";
 import { Parity } from "./parity.js";
 import { Silence } from "./silence.js";
 import { StageCard } from "./stage_card.js";
+import { Way } from "./way.js";
 import { Wants } from "./wanted_model.js";
 import { Where } from "./where.js";
 import { WordStrip } from "./word_strip.js";
@@ -59,6 +60,7 @@ export class Page {
     /** @type {Frame<AnatomyConfig, AnatomyQuestions, Dissect>} */
     this.frame = new Frame(parts, config, this, new Glossary());
     this.root = parts.root;
+    this.way = new Way(config);
     this.layers = new Layers(this);
     this.silence = new Silence(this, this);
     this.build();
@@ -110,7 +112,7 @@ export class Page {
       if (value !== null && /^\d{1,6}$/.test(value)) found[key] = Number(value);
     }
     const stage = search.get(QUERIES.stage);
-    if (this.frame.config.stages.some(({ name }) => name === stage)) found.stage = stage;
+    if (this.way.knows(stage)) found.stage = stage;
     return found;
   }
 
@@ -198,10 +200,14 @@ export class Page {
 
   /** The next stage, or the one before; whether there is one. @param {number} way */
   walk(way) {
-    const { stages } = this.frame.config;
-    const next = stages[stages.findIndex(({ name }) => name === this.where.stage) + way];
+    const next = this.stages[this.stages.indexOf(this.way.at(this.where.stage)) + way];
     if (next) this.go({ stage: next.name });
     return Boolean(next);
+  }
+
+  /** What is walked through: of the layer that is shown; of a plain Llama until one is. */
+  get stages() {
+    return this.way.stages;
   }
 
   /** Loop steps in which a layer ran for this word; [0] where it does not loop. @param {number} layer */
@@ -254,6 +260,7 @@ export class Page {
     if (this.running && refused) return undefined; // of the word before: another is on its way
     if (!this.running) this.say(refused ?? "", Boolean(refused));
     this.found = found instanceof LayerData ? found : null;
+    if (this.found) where.stage = this.way.take(this.found.stages, where.stage);
     this.other = other instanceof LayerData ? other : null;
     this.changes = this.other ? changes : null;
     this.intoAddress();
@@ -282,9 +289,9 @@ export class Page {
   }
 
   redraw() {
-    const stage = this.frame.config.stages.find(({ name }) => name === this.where.stage);
+    const stage = this.way.at(this.where.stage);
     this.chooser.show();
-    this.drawing.show(stage.name, this.changes);
+    this.drawing.show(stage, this.changes);
     this.card.show(stage, this.found, this.other);
     this.mark();
   }

@@ -111,7 +111,7 @@ export class Rope {
   /** @param {LayerData} layer @param {number} position */
   dials(layer, position) {
     const { frequencies } = layer.told;
-    const query = layer.get("query").at(this.head);
+    const query = layer.get(layer.has("normed_query") ? "normed_query" : "query").at(this.head);
     const half = frequencies.length;
     const many = Math.min(DIALS, half);
     const pairs = Array.from({ length: many }, (_, i) => Math.round((i * (half - 1)) / Math.max(1, many - 1)));

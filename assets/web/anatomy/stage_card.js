@@ -11,13 +11,22 @@ import { Pictures } from "./pictures.js";
 /** @typedef {Record<string, number | null>} Facts */
 
 const NORM = ["norm", "norm_mlp", "final_norm"];
+/** @type {Record<string, string>} stages that share their words about numbers */
+const SHARED = {
+  ...Object.fromEntries(NORM.map((name) => [name, "norm"])),
+  ...Object.fromEntries(["norm_attended", "norm_stream", "norm_down", "norm_result", "step_norm", "left_norm"].map((name) => [name, "norm_other"])),
+  norm_query: "norm_heads",
+  norm_key: "norm_heads",
+};
 
 /** A fact in words: shares as percent, numbers in three digits. @param {Facts} facts */
 function worded(facts) {
   /** @type {Record<string, string>} */
   const words = Object.fromEntries(Object.entries(facts).map(([key, value]) => [key, written(value)]));
-  for (const key of ["itself", "first", "negative"]) if (key in facts) words[key] = percent(facts[key]);
+  for (const key of ["itself", "first", "negative", "key_off", "value_off"]) if (key in facts) words[key] = percent(facts[key]);
   if ("ratio" in facts) words.percent = percent(facts.ratio);
+  const chances = Object.keys(facts).filter((key) => key.startsWith("p_"));
+  if (chances.length) words.chances = chances.map((key) => `${key.slice(2)}: ${percent(facts[key])}`).join(" · ");
   if ("entropy" in facts) words.spread = written(Math.exp(facts.entropy));
   return Object.assign(words, { low: written(facts["beta_0.1"]), own: written(facts.beta_1), high: written(facts.beta_10) });
 }
@@ -66,13 +75,13 @@ export class StageCard {
    */
   show(stage, layer, other) {
     const { page } = this;
-    const all = page.frame.config.stages;
+    const all = page.stages;
     const place = all.indexOf(stage);
-    this.title.textContent = page.text(`anatomy.stage.${stage.name}`);
+    this.title.textContent = page.text(`anatomy.stage.${stage.title}`);
     this.place.textContent = page.text("anatomy.place", { n: place + 1, total: all.length });
     this.earlier.disabled = place === 0;
     this.later.disabled = place === all.length - 1;
-    this.about.textContent = page.text(`anatomy.about.${stage.name}`);
+    this.about.textContent = page.text(`anatomy.about.${stage.about}`);
     this.formula.replaceChildren(...typeset(stage.formula));
     this.code.textContent = page.text("anatomy.code", { at: stage.code.at });
     this.code.href = stage.code.url;
@@ -120,9 +129,9 @@ export class StageCard {
 
   /** @param {string} stage @param {Facts} facts */
   said(stage, facts) {
-    const key = NORM.includes(stage) ? "norm" : stage;
+    const one = stage === "read_out" ? `read_out_${"step" in facts ? "gate" : "weighted"}` : (SHARED[stage] ?? stage);
     const step = stage === "result" ? this.stepSaid() : "";
-    return [this.page.text(`anatomy.facts.${key}`, worded(facts)), step].filter(Boolean).join(" ");
+    return [this.page.text(`anatomy.facts.${one}`, worded(facts)), step].filter(Boolean).join(" ");
   }
 
   /** What the whole loop step came to, said at the end of its last layer. */
@@ -134,8 +143,12 @@ export class StageCard {
     const last = runs.filter(([, own, number]) => own === block && number === step).at(-1)?.[0];
     const facts = page.look?.steps.find((one) => one.block === block && one.step === step);
     if (!step || !facts || last !== layer) return "";
-    const words = { step, percent: percent(facts.wanted_ratio), degrees: written(facts.wanted_degrees), damping: percent(facts.damping) };
-    return page.text("anatomy.step.facts", words);
+    const words = { step, percent: percent(facts.wanted_ratio), degrees: written(facts.wanted_degrees), damping: percent(facts.damping), size: written(facts.wanted_added_norm) };
+    const said = [page.text("zeros" in facts ? "anatomy.step.zeros" : "anatomy.step.facts", words)];
+    if ("random" in facts) said.unshift(page.text("anatomy.step.random", { std: written(facts.random) }));
+    if ("normed" in facts) said.push(page.text("anatomy.step.normed", { size: written(facts.normed) }));
+    if ("leaves" in facts) said.push(page.text("anatomy.step.leaves", { chance: percent(facts.leaves), sum: percent(facts.left) }));
+    return said.join(" ");
   }
 
   /** What two loop steps have in common here. @param {AnatomyStage} stage @param {LayerData | null} other */
@@ -143,6 +156,7 @@ export class StageCard {
     const { page } = this;
     if (!other || !stage.within || !page.changes) return "";
     const pair = page.changes[stage.name];
+    if (pair === undefined) return ""; // it is a stage of one of the two alone
     const steps = { step: page.where.step, other: other.step };
     if (!pair) return page.text("anatomy.both.none", steps);
     return page.text("anatomy.both", { ...steps, cosine: written(pair[0], 4), percent: percent(pair[1]) });

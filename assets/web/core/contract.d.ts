@@ -1671,8 +1671,14 @@ export interface AnswersAsked {
 
 /** A stage of the way through a decoder layer, or before the first (embedding) or after the last. */
 export interface AnatomyStage {
-  /** its words: `anatomy.stage.<name>` */
+  /** it alone; of one name there are several where models differ */
+  key: string;
+  /** its place in the drawing */
   name: string;
+  /** its words: `anatomy.stage.<title>` */
+  title: string;
+  /** and what it does: `anatomy.about.<about>` */
+  about: string;
   /** the first is the one to draw */
   tensors: string[];
   /** of that one, by letter */
@@ -1682,6 +1688,8 @@ export interface AnatomyStage {
   /** stages */
   reads: string[];
   code: Place;
+  /** tensors of its picture; none: it has one of its own */
+  drawn: string[];
   /** a layer; else it is of the token */
   within: boolean;
   /** measurements of the Lab about it; their words: `anatomy.lab.<name>` */
@@ -1699,7 +1707,10 @@ export interface AnatomyConfig {
   templates: Templates;
   controls: Control[];
   models: string[];
+  /** of a plain Llama, in order */
   stages: AnatomyStage[];
+  /** that other models have */
+  others: AnatomyStage[];
   /** of swish, as it is drawn */
   betas: number[];
   /** of a number `below` and `above` 0 */
@@ -1789,6 +1800,8 @@ export interface AnatomyLayer {
   layer: number;
   block: number;
   step: number;
+  /** keys of what was computed of the token, this layer in the middle, in order */
+  stages: string[];
   tensors: Record<string, PackedNumbers>;
   each: Record<string, number>;
   columns: ShownColumns;

@@ -7,7 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from loopviz.anatomy.stage_list import ALL, BETAS, STAGES, Stage
+from loopviz.anatomy.other_stages import OTHERS
+from loopviz.anatomy.stage_list import ALL, AROUND, BETAS, Stage
 from loopviz.app.anatomy.service import Anatomy
 from loopviz.app.page import ScriptedPage, locate, page_data
 from loopviz.app.sessions.job import Jobs
@@ -40,7 +41,11 @@ EXPERIMENTS: Mapping[str, tuple[str, ...]] = {
     "key": ("grouped_queries",),
     "rope": ("rope_length",),
     "keys": ("cache_or_not", "grouped_queries"),
+    "norm_attended": ("norms",),
+    "norm_stream": ("norms",),
     "norm_mlp": ("norms",),
+    "norm_down": ("norms",),
+    "norm_result": ("norms",),
     "down": ("roofline", "lora_count"),
     "final_norm": ("norms",),
     "head": ("llama_sizes", "roofline"),
@@ -57,13 +62,17 @@ def entry(stage: Stage) -> dict[str, Any]:
     from loopviz.export.report import formula
 
     return {
+        "key": stage.key,
         "name": stage.name,
+        "title": stage.title or stage.name,
+        "about": stage.about or stage.name,
         "tensors": list(stage.tensors),
         "axes": list(stage.axes),
         "formula": formula(stage.formula),
         "reads": list(stage.reads),
         "code": _place(stage.code, stage.line),
-        "within": stage in STAGES,
+        "drawn": list(stage.drawn),
+        "within": stage.name not in AROUND,
         "lab": list(EXPERIMENTS.get(stage.name, ())),
     }
 
@@ -72,7 +81,13 @@ def data(room: ModelRoom) -> dict[str, Any]:
     """What the page's script is told once."""
     article = [_place(f"{LLAMA}:{name}") for name in ARTICLE]
     return page_data(
-        "anatomy", room, stages=[entry(stage) for stage in ALL], betas=list(BETAS), colours=theme.SIGNS, article=article
+        "anatomy",
+        room,
+        stages=[entry(stage) for stage in ALL],
+        others=[entry(stage) for stage in OTHERS],
+        betas=list(BETAS),
+        colours=theme.SIGNS,
+        article=article,
     )
 
 

@@ -95,6 +95,7 @@ def layer_message(found: LayerPicture) -> dict[str, Any]:
         "layer": found.layer,
         "block": found.block,
         "step": found.step,
+        "stages": list(found.stages),
         "tensors": packed(found.tensors),
         "each": found.each,
         "columns": dataclasses.asdict(found.columns),

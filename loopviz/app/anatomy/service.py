@@ -83,7 +83,7 @@ class Dissection(Job):
             self.reading = self.service.reading(self.session, self.source, loaded)
         except ValueError as error:
             why = self.service.room.words(error, self.lang)
-            made = isinstance(error, FieldError) and error.rule == "anatomy_not_written"  # by this very model
+            made = isinstance(error, FieldError) and error.rule == "anatomy_lora_on_norm"  # by this very model
             key = "anatomy.not_written" if made else "anatomy.other_model"
             said = text(self.lang, key, model=loaded.name, reason=why)
             raise no("model", said) from error

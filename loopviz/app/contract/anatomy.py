@@ -12,12 +12,16 @@ from loopviz.app.contract.shared import Lang, MeasureEnd, Number, Text, Texts
 class AnatomyStage(TypedDict):
     """A stage of the way through a decoder layer, or before the first (embedding) or after the last."""
 
-    name: str  # its words: `anatomy.stage.<name>`
+    key: str  # it alone; of one name there are several where models differ
+    name: str  # its place in the drawing
+    title: str  # its words: `anatomy.stage.<title>`
+    about: str  # and what it does: `anatomy.about.<about>`
     tensors: list[str]  # the first is the one to draw
     axes: list[str]  # of that one, by letter
     formula: str  # MathML
     reads: list[str]  # stages
     code: Place
+    drawn: list[str]  # tensors of its picture; none: it has one of its own
     within: bool  # a layer; else it is of the token
     lab: list[str]  # measurements of the Lab about it; their words: `anatomy.lab.<name>`
 
@@ -25,7 +29,8 @@ class AnatomyStage(TypedDict):
 class AnatomyConfig(ScriptedConfig):
     """What the script of the Anatomy page is told once."""
 
-    stages: list[AnatomyStage]
+    stages: list[AnatomyStage]  # of a plain Llama, in order
+    others: list[AnatomyStage]  # that other models have
     betas: list[float]  # of swish, as it is drawn
     colours: Texts  # of a number `below` and `above` 0
     article: list[Place]  # functions and classes of llama.py in their order; their words: `anatomy.article.<name>`
@@ -108,6 +113,7 @@ class AnatomyLayer(TypedDict):
     layer: int
     block: int
     step: int
+    stages: list[str]  # keys of what was computed of the token, this layer in the middle, in order
     tensors: dict[str, PackedNumbers]
     each: dict[str, int]
     columns: ShownColumns

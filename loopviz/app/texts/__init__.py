@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from loopviz.app.texts import (
     anatomy,
+    anatomy_others,
     api,
     arrows,
     bounds,
@@ -59,6 +60,7 @@ _PARTS = (
     notes,
     arrows,
     anatomy,
+    anatomy_others,
     api,
     ttt,
     teach,

@@ -19,6 +19,7 @@ import torch
 
 from loopviz.anatomy.reread import Reread
 from loopviz.anatomy.stage_list import ALL, STAGES
+from loopviz.anatomy.stages import layer_stages, stages_of
 from loopviz.app import contract
 from loopviz.app.anatomy.page import ARTICLE, EXPERIMENTS, data
 from loopviz.app.anatomy.recorded import recorded
@@ -37,12 +38,14 @@ from loopviz.model.precision import lower
 from loopviz.panels import hero
 from loopviz.paths import PACKAGE
 from loopviz.trace import Trace
+from tests.anatomy.kinds import ENDS_OF_5, LAYERS, loops
 from tests.anatomy.test_reread import KINDS
 from tests.app.anatomy.test_packing import keeps_its_digits, unpack
 from tests.app.by_hand import needs_of, only
 from tests.app.page_double import unwire
 from tests.engine import tiny
 
+LOOPS = loops(ENDS_OF_5)
 NUMBERS = itertools.count(1)
 MINE = "m" * 22  # the id of a run that was taken along
 
@@ -112,7 +115,8 @@ def test_what_is_told_is_the_probe_s_to_rounding(kind: str) -> None:
     keeps_its_digits(token["tensors"]["embedding"], probed.embedding.numpy())
     for one in probed.layers:
         told = ask(anatomy, "layer", look=token["look"], layer=one.layer, step=one.step, lang="en")
-        for stage in STAGES:
+        assert told["stages"] == [stage.key for stage in stages_of(probed, one, model.config)]
+        for stage in layer_stages(probed, one, model.config):
             for name in stage.tensors:
                 if name in ("visible", "keys", "values"):
                     continue
@@ -246,19 +250,37 @@ def test_a_run_of_another_model_is_refused_with_what_differs() -> None:
     assert "layers=4" in last["text"]
 
 
+@pytest.mark.parametrize("kind", [*LAYERS, *LOOPS])
+def test_what_is_told_of_any_model_the_page_knows_words_and_formulas_of(kind: str) -> None:
+    """A layer's stages are such as the page was told, and what they are drawn with, and said with, is there in both languages."""
+    model = tiny.model(**(LAYERS | LOOPS)[kind])
+    settings = StreamSettings(max_new_tokens=2, record="full")
+    anatomy = served(model, run(model, tiny.tokenizer(), "Once upon a time", settings))
+    page = data(anatomy.room)
+    known = {stage["key"]: stage for stage in (*page["stages"], *page["others"])}
+    token = read(anatomy)
+    assert token["agreement"]["is_the_runs"]
+    for layer, _, step in token["runs"]:
+        told = ask(anatomy, "layer", look=token["look"], layer=layer, step=step, lang="en")
+        for stage in (known[key] for key in told["stages"]):
+            where = told if stage["within"] else token
+            assert set(stage["drawn"]) <= where["tensors"].keys(), stage["key"]
+            for lang in LANGUAGES:
+                for words in (f"stage.{stage['title']}", f"box.{stage['name']}", f"about.{stage['about']}"):
+                    assert text(lang, f"anatomy.{words}")
+
+
 @pytest.mark.parametrize("lang", LANGUAGES)
-def test_a_model_whose_layers_anatomy_does_not_write_is_refused_in_the_visitor_s_language(lang: str) -> None:
-    """It made the run, and is not said to be another: a published family's norms stand elsewhere."""
-    model = tiny.model(**KINDS["serial"], norm_placement="pre_branch")
-    trace = run(model, tiny.tokenizer(), "Once upon a time", StreamSettings(max_new_tokens=6))
-    last = refused(served(model, trace), lang=lang)
+def test_a_model_whose_layers_cannot_be_told_stage_by_stage_is_refused_in_the_visitor_s_language(lang: str) -> None:
+    """It made the run, and is not said to be another."""
+    peft = pytest.importorskip("peft")
+    model = tiny.model(**KINDS["serial"], qk_norm="head")
+    worn = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["q_proj"])).base_model.model
+    trace = run(worn, tiny.tokenizer(), "Once upon a time", StreamSettings(max_new_tokens=6))
+    last = refused(served(worn, trace), lang=lang)
     assert last["field"] == "model"
-    error = FieldError("norm_placement", "pre_branch", "anatomy_not_written", plain="'pre'")
-    reason = {
-        "en": str(error),
-        "zh": "norm_placement='pre_branch'：须为 'pre'：“解剖”只写出 Llama 自己的层；请在“探索”中查看此模型",
-    }
-    assert last["text"] == text(lang, "anatomy.not_written", model="tiny", reason=reason[lang])
+    error = FieldError("qk_norm", "head", "anatomy_lora_on_norm")
+    assert last["text"] == text(lang, "anatomy.not_written", model="tiny", reason=refusal.told(error, lang))
 
 
 def test_a_model_of_the_same_sizes_that_did_not_make_the_run_is_told_apart() -> None:

@@ -8,6 +8,7 @@ import re
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from loopviz.anatomy.other_stages import OTHERS
 from loopviz.anatomy.stage_list import STAGES
 from loopviz.app.server import assets
 from loopviz.app.texts import LANGUAGES
@@ -23,7 +24,7 @@ def _all() -> list[str]:
     said = [formulas.spoken(panel.TEXTS["en"]["formula"], lang) for panel in PANELS.values() for lang in LANGUAGES]
     said += [panel.TEXTS[lang]["formula"] for panel in TTT_PANELS.values() for lang in LANGUAGES]
     said += [term.formula for term in GLOSSARY if term.formula]
-    return said + [stage.formula for stage in STAGES]
+    return said + [stage.formula for stage in (*STAGES, *OTHERS)]
 
 
 def test_every_character_of_every_formula_is_in_it() -> None:
