@@ -18,6 +18,9 @@ SHARE = 0.2  # of the pixels behind a text that may be worse: an underline, the 
 # All of what scrolls inside the page is laid open, so that it can be measured.
 _OPEN = """#lv-settings, .lv-text, .lv-card-text, .lv-form { max-height: none !important; height: auto !important; overflow: visible !important;
   position: static !important } * { transition: none !important; animation: none !important; caret-color: transparent !important }"""
+# (once: rules for every element, once more with every measure, are what the next ones would wait for)
+_LAID_OPEN = """(rules) => { if (!document.getElementById('laid-open'))
+  document.head.append(Object.assign(document.createElement('style'), { id: 'laid-open', textContent: rules })); }"""
 _HIDDEN = """*, *::before, *::after, *::placeholder, *::marker { color: transparent !important; -webkit-text-fill-color: transparent !important;
   text-shadow: none !important; text-decoration-color: transparent !important }
   svg text, svg tspan { fill: transparent !important; stroke: transparent !important; text-shadow: none !important }"""
@@ -94,16 +97,23 @@ def _hex(rgb: np.ndarray) -> str:
     return "#" + "".join(f"{round(part):02x}" for part in rgb)
 
 
+def _linear(rgb: np.ndarray) -> np.ndarray:
+    part = rgb / 255
+    return np.where(part <= 0.04045, part / 12.92, ((part + 0.055) / 1.055) ** 2.4)
+
+
+_LINEAR = _linear(np.arange(256))  # of whole numbers, as a picture's are: looked up, not computed for every pixel
+
+
 def _luminance(rgb: np.ndarray) -> np.ndarray:
     """Relative luminance of sRGB, `[..., 3]` in 0..255 -> `[...]` in 0..1."""
-    part = rgb / 255
-    linear = np.where(part <= 0.04045, part / 12.92, ((part + 0.055) / 1.055) ** 2.4)
+    linear = _LINEAR[rgb] if rgb.dtype == np.uint8 else _linear(rgb)
     return linear @ np.array([0.2126, 0.7152, 0.0722])
 
 
 def contrast(front: np.ndarray, alpha: float, behind: np.ndarray) -> np.ndarray:
     """Contrast ratio of a colour of this opacity on each of the pixels `[n, 3]`."""
-    on, below = _luminance(alpha * front + (1 - alpha) * behind), _luminance(behind)
+    on, below = _luminance(front if alpha == 1 else alpha * front + (1 - alpha) * behind), _luminance(behind)
     return (np.maximum(on, below) + 0.05) / (np.minimum(on, below) + 0.05)
 
 
@@ -119,16 +129,14 @@ def faint(page: Page) -> list[Faint]:
 
 def _faint(page: Page) -> list[Faint]:
     page.evaluate("window.scrollTo(0, 0)")
-    page.add_style_tag(content=_OPEN)
+    page.evaluate(_LAID_OPEN, _OPEN)
     page.evaluate(
         _SETTLED
     )  # a bar that follows the text goes when an observer says so: after a frame, however late that is
     page.wait_for_timeout(300)
     texts: list[dict[str, Any]] = page.evaluate(_TEXTS)
     hidden = page.add_style_tag(content=_HIDDEN)
-    pixels = np.asarray(
-        Image.open(io.BytesIO(page.screenshot(full_page=True, scale="css"))).convert("RGB"), dtype=float
-    )
+    pixels = np.asarray(Image.open(io.BytesIO(page.screenshot(full_page=True, scale="css"))).convert("RGB"))
     hidden.evaluate("(style) => style.remove()")
     assert texts
     found: dict[tuple[str, str], Faint] = {}

@@ -149,6 +149,8 @@ def test_a_page_as_it_opens_and_when_what_it_ran_has_ended(
         page.wait_for_selector('.lv-page[data-model="ready"]')
         if at == "compare":
             page.locator("[data-field=max_new_tokens] input").fill("4")
+            judged = page.locator("[data-field=continuation] textarea")
+            judged.fill(judged.input_value()[:80])  # a sweep reads it with every number of loops
             # what the cards ask was looked at, and is what it was; it is the most of the page
             page.evaluate("document.querySelectorAll('.lv-setups details').forEach((node) => (node.open = false))")
         page.locator(".lv-go:visible").last.evaluate("(button) => button.click()")

@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser.conftest import VIEWPORT, Visits
+from tests.browser.test_explore import visits_of_a_module
+
 PLAIN, SLOT = 0, 1  # of the cards a visit begins with, once the second has been taken away
+
+lasting = pytest.fixture(scope="module")(visits_of_a_module)
+
+
+@pytest.fixture
+def compare(lasting: Visits) -> Iterator[Page]:
+    """One visitor's page for the tests that leave its three cards as they were, and their settings unfolded."""
+    page = lasting.look(at="compare")
+    page.bring_to_front()  # a page behind another's tab is given no frames
+    unfolded(page)
+    yield page
+    wrong, lasting.wrong[:] = [*lasting.wrong], []
+    assert wrong == []
+
+
+def unfolded(page: Page) -> None:
+    """Unfold what a comparison, or a measurement, is asked with."""
+    if not page.locator(".lv-asking > details[open]").count():
+        page.locator(".lv-asking > details > summary").click()
 
 
 def test_configurations_run_beside_each_other_and_open_in_explore(visit: Callable[..., Page]) -> None:
@@ -54,15 +76,7 @@ def test_configurations_run_beside_each_other_and_open_in_explore(visit: Callabl
     page.wait_for_function("() => document.querySelector('.lv').dataset.end")
     expect(page.locator(".lv-linked")).to_be_hidden()
     expect(page.locator("#lv-preset-one_slot")).to_have_class(re.compile("lv-on"))
-    page.locator("#lv-title .lv-way[data-page=compare]").click()
-    expect(page).to_have_url(re.compile(r"/compare\?s="))
-
-
-def test_the_way_from_explore_takes_the_settings_along_on_a_slow_server_too(visit: Callable[..., Page]) -> None:
-    """After a second and a half it went without them."""
-    page = visit()
-    page.locator("#lv-preset-one_slot").evaluate("(node) => node.click()")
-    page.wait_for_function("() => document.querySelector('#lv-preset-one_slot').classList.contains('lv-on')")
+    # the way back takes the settings along, on a slow server too: after a second and a half it went without them
     page.evaluate("""() => { const { page } = document.querySelector('.lv'), { link } = page.tell;
       page.tell.link = (asked) => setTimeout(() => link(asked), 2500); }""")
     page.locator("#lv-title .lv-way[data-page=compare]").click()
@@ -75,17 +89,18 @@ LONG = "300"
 
 def long_comparison(page: Page, tokens: str = LONG) -> str:
     """A comparison that goes on; its id."""
-    page.locator(".lv-asking > details > summary").click()
+    before = page.locator(".lv-page").get_attribute("data-run") or ""
+    unfolded(page)
     page.locator("[data-field=max_new_tokens] input").fill(tokens)
     page.locator("[data-field=prompt] textarea").fill("The first")
     page.locator(".lv-go").click()
-    page.wait_for_selector('.lv-page[data-state="running"]:not([data-run=""])')
+    page.wait_for_selector(f'.lv-page[data-state="running"]:not([data-run=""], [data-run="{before}"])')
     expect(page.locator(".lv-setup .lv-card-text span").nth(3)).to_be_attached()
     return page.locator(".lv-page").get_attribute("data-run") or ""
 
 
-def test_a_comparison_begun_while_one_runs_takes_its_place(visit: Callable[..., Page]) -> None:
-    page = visit(at="compare")
+def test_a_comparison_begun_while_one_runs_takes_its_place(compare: Page) -> None:
+    page = compare
     first = long_comparison(page)
     page.locator("[data-field=max_new_tokens] input").fill("5")
     page.locator("[data-field=prompt] textarea").fill("The second")
@@ -102,26 +117,47 @@ def test_a_comparison_begun_while_one_runs_takes_its_place(visit: Callable[..., 
     expect(page.locator(".lv-table[data-group=buys] tbody tr")).to_have_count(3)
 
 
-def test_a30_who_waits_is_told_the_place_in_the_line(visit: Callable[..., Page]) -> None:
-    first, second, third, last = (
-        visit(at="compare", apart=True) for _ in range(4)
-    )  # of a server's places two are for comparisons
-    for page in (first, second):
-        long_comparison(page, "900")
-    for page, told in ((third, "you are next"), (last, "1 before you")):
-        page.locator(".lv-go").click()
-        expect(page.locator(".lv-status")).to_contain_text(told)
-        expect(page.locator(".lv-status")).to_contain_text("running now: Compare, Compare")
-    third.locator(".lv-halt").click()  # leaves the line
-    expect(last.locator(".lv-status")).to_contain_text("you are next")
-    first.locator(".lv-halt").click()
-    last.wait_for_selector('.lv-page[data-end="done"][data-state="idle"]')
-    second.locator(".lv-halt").click()
+def test_a15_the_verdict_is_seen_or_said_to_be_further_right(compare: Page) -> None:
+    page = compare
+    before = page.locator(".lv-page").get_attribute("data-run") or ""
+    page.locator("[data-field=max_new_tokens] input").fill("4")
+    page.locator(".lv-go").click()
+    page.wait_for_selector(f'.lv-page[data-end="done"][data-state="idle"]:not([data-run="{before}"])')
+    for width in (1440, 1280, 1024, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        for group in ("buys", "costs"):
+            table = page.locator(f".lv-table[data-group={group}]")
+            table.evaluate("(node) => (node.scrollLeft = 0)")
+            fits = table.evaluate("(node) => node.scrollWidth <= node.clientWidth + 1")
+            assert fits or width <= 1024, f"{group} at {width}"
+            expect(table.locator("xpath=following-sibling::p")).to_be_visible(visible=not fits)
+            # no cell that stays while the table scrolls hides one that does not
+            table.evaluate("(node) => (node.scrollLeft = node.scrollWidth)")
+            last = table.locator("tbody tr").first.locator("td").last
+            assert last.evaluate("""(cell) => { const box = cell.getBoundingClientRect();
+              cell.scrollIntoView({ block: 'center' }); const now = cell.getBoundingClientRect();
+              return cell.contains(document.elementFromPoint(now.right - 4, now.top + 6)); }"""), f"{group} at {width}"
+    page.set_viewport_size(VIEWPORT)
 
 
-def test_another_model_chosen_while_a_comparison_runs(visit: Callable[..., Page]) -> None:
+def test_s4_rounding_is_not_called_best(compare: Page) -> None:
+    page = compare
+    best = """async ([values, column]) => {
+      const { best } = await import(new URL(document.querySelector('.lv-page').dataset.script.replace('compare/main.js', 'widgets/table.js'), document.baseURI));
+      return best(values, column); }"""
+    exact = {"better": "low", "noise": [1e-5, 1e-3]}
+    assert page.evaluate(best, [[2.76e-8, 3.26e-8, 0], exact]) == []
+    assert page.evaluate(best, [[2.76e-8, 3.26e-8, 0.2], exact]) == [True, True, False]
+    assert page.evaluate(best, [[10.0, 10.2, 14.0], {"better": "low", "noise": [0, 0.05]}]) == [True, True, False]
+    assert page.evaluate(best, [[None, 1.0, 2.0], {"better": "high"}]) == [False, False, True]
+    assert page.evaluate(best, [[None, 1.0], {"better": "high"}]) == []
+    assert page.evaluate(best, [[3, 4], {"better": None}]) == []
+
+
+def test_another_model_chosen_while_a_comparison_runs(compare: Page) -> None:
     """The comparison goes on with the model it began with; the next is of the new one, with what that one brings."""
-    page = visit(at="compare")
+    page = compare
     first = long_comparison(page)
     card = page.locator(".lv-setup").nth(1)
     page.locator("[data-field=model] input").fill("glassbox")
@@ -144,24 +180,21 @@ def test_another_model_chosen_while_a_comparison_runs(visit: Callable[..., Page]
     expect(page.locator(".lv-status")).not_to_have_class(re.compile("lv-bad"))
 
 
-@pytest.mark.parametrize("width", [1440, 1280, 1024, 390])
-def test_a15_the_verdict_is_seen_or_said_to_be_further_right(visit: Callable[..., Page], width: int) -> None:
-    page = visit(at="compare", viewport={"width": width, "height": 900})
-    page.locator(".lv-asking > details > summary").click()
-    page.locator("[data-field=max_new_tokens] input").fill("4")
-    page.locator(".lv-go").click()
-    expect(page.locator('.lv-page[data-end="done"]')).to_be_visible()
-    for group in ("buys", "costs"):
-        table = page.locator(f".lv-table[data-group={group}]")
-        fits = table.evaluate("(node) => node.scrollWidth <= node.clientWidth + 1")
-        assert fits or width <= 1024, f"{group} at {width}"
-        expect(table.locator("xpath=following-sibling::p")).to_be_visible(visible=not fits)
-        # no cell that stays while the table scrolls hides one that does not
-        table.evaluate("(node) => (node.scrollLeft = node.scrollWidth)")
-        last = table.locator("tbody tr").first.locator("td").last
-        assert last.evaluate("""(cell) => { const box = cell.getBoundingClientRect();
-          cell.scrollIntoView({ block: 'center' }); const now = cell.getBoundingClientRect();
-          return cell.contains(document.elementFromPoint(now.right - 4, now.top + 6)); }""")
+def test_a30_who_waits_is_told_the_place_in_the_line(visit: Callable[..., Page]) -> None:
+    first, second, third, last = (
+        visit(at="compare", apart=True) for _ in range(4)
+    )  # of a server's places two are for comparisons
+    for page in (first, second):
+        long_comparison(page, "900")
+    for page, told in ((third, "you are next"), (last, "1 before you")):
+        page.locator(".lv-go").click()
+        expect(page.locator(".lv-status")).to_contain_text(told)
+        expect(page.locator(".lv-status")).to_contain_text("running now: Compare, Compare")
+    third.locator(".lv-halt").click()  # leaves the line
+    expect(last.locator(".lv-status")).to_contain_text("you are next")
+    first.locator(".lv-halt").click()
+    last.wait_for_selector('.lv-page[data-end="done"][data-state="idle"]')
+    second.locator(".lv-halt").click()
 
 
 def test_b10_compare_opens_finished_and_the_verdict_changes_with_a_run(visit: Callable[..., Page]) -> None:
@@ -252,21 +285,10 @@ def test_b10_a_sweep_of_the_loops_is_a_card_a_curve_and_rows(visit: Callable[...
     )  # what is not beaten, and the curve
 
 
-def test_s4_rounding_is_not_called_best(visit: Callable[..., Page]) -> None:
-    page = visit(at="compare")
-    best = """async ([values, column]) => {
-      const { best } = await import(new URL(document.querySelector('.lv-page').dataset.script.replace('compare/main.js', 'widgets/table.js'), document.baseURI));
-      return best(values, column); }"""
-    exact = {"better": "low", "noise": [1e-5, 1e-3]}
-    assert page.evaluate(best, [[2.76e-8, 3.26e-8, 0], exact]) == []
-    assert page.evaluate(best, [[2.76e-8, 3.26e-8, 0.2], exact]) == [True, True, False]
-    assert page.evaluate(best, [[10.0, 10.2, 14.0], {"better": "low", "noise": [0, 0.05]}]) == [True, True, False]
-    assert page.evaluate(best, [[None, 1.0, 2.0], {"better": "high"}]) == [False, False, True]
-    assert page.evaluate(best, [[None, 1.0], {"better": "high"}]) == []
-    assert page.evaluate(best, [[3, 4], {"better": None}]) == []
-
-
-def test_a_measurement_fills_its_table_and_is_kept_as_a_file(visit: Callable[..., Page], tmp_path: Path) -> None:
+def test_a_measurement_fills_its_table_and_is_kept_as_a_file_and_a_chosen_file_is_measured_whoever_saved_it(
+    visit: Callable[..., Page], tmp_path: Path
+) -> None:
+    """The browser read a file as UTF-8 whatever it was, and put marks in the place of what was none."""
     page = visit("?task=perplexity", at="lab")
     expect(page.locator('.lv-task[data-task="perplexity"]')).to_have_attribute("aria-pressed", "true")
     fields = {"text textarea": "Once upon a time there was a loop. " * 4, "loops input": "1, 3", "paths input": "full"}
@@ -288,23 +310,19 @@ def test_a_measurement_fills_its_table_and_is_kept_as_a_file(visit: Callable[...
     page.locator(".lv-as-set").click()
     expect(page.locator(".lv-status.lv-bad")).to_contain_text("loops")
     expect(page.locator(".lv-as-set")).to_be_enabled()
-
-
-def test_a_chosen_file_is_measured_whoever_saved_it_and_refused_if_it_is_no_text(
-    visit: Callable[..., Page], tmp_path: Path
-) -> None:
-    """The browser read it as UTF-8 whatever it was, and put marks in the place of what was none."""
-    page = visit("?task=perplexity", at="lab")
+    # a chosen file is measured, whoever saved it, and refused if it is no text
     words = "Once upon a time there was a loop.\n" * 4
     (tmp_path / "notepad.txt").write_bytes(words.replace("\n", "\r\n").encode("utf-16"))
     (tmp_path / "picture.txt").write_bytes(b"\x89PNG\r\n")
-    page.locator(".lv-asking > details > summary").click()
+    page.locator("[data-field=text] textarea").fill("")
     for kind, value in {"loops": "1", "paths": "full", "window": "16", "loop": '{"loop_layers": [4, 5]}'}.items():
         page.locator(f"[data-field={kind}] input").fill(value)
     page.locator("[data-field=file] input").set_input_files(tmp_path / "notepad.txt")
     expect(page.locator("[data-field=file]")).to_contain_text("notepad.txt")
     page.locator(".lv-as-set").click()
     expect(page.locator('.lv-page[data-end="done"][data-drawn="true"]')).to_be_visible()
+    expect(page.locator(".lv-table tbody tr")).to_have_count(1)
+    expect(page.locator('.lv-page[data-end="done"][data-state="idle"][data-drawn="true"]')).to_be_visible()
     from_file = page.locator(".lv-table tbody tr").inner_text().split("\t")[:6]
     page.locator("[data-field=file] input").set_input_files([])
     page.locator("[data-field=text] textarea").fill(words)

@@ -11,7 +11,24 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from loopviz.app.explore import first_run
 from loopviz.panels import PANELS
 from tests.browser.conftest import PATIENCE
-from tests.browser.test_explore import SHOWN, Visit, data, drawn, ended, inside, run, same_as_server, settle, show, way
+from tests.browser.test_explore import (
+    SHOWN,
+    Visit,
+    data,
+    drawn,
+    ended,
+    inside,
+    one_page_of,
+    run,
+    same_as_server,
+    settle,
+    show,
+    visits_of_a_module,
+    way,
+)
+
+lasting = pytest.fixture(scope="module")(visits_of_a_module)
+page = pytest.fixture(one_page_of)
 
 
 @pytest.fixture
@@ -29,6 +46,13 @@ def first_sight(browser: Browser, app_url: str) -> Iterator[Callable[[], Page]]:
     yield look
     for context in contexts:
         context.close()
+
+
+def recorded(page: Page) -> None:
+    """Show the recorded run, on which a visit begins."""
+    if data(page, "run") != "recorded":
+        page.get_by_role("button", name="Recorded run").click()
+        page.wait_for_selector('.lv[data-run="recorded"]')
 
 
 def shown(page: Page) -> int:
@@ -71,8 +95,8 @@ def test_the_recorded_run_is_there_before_anything_is_asked(first_sight: Callabl
         expect(plot.locator(".main-svg").first).to_be_visible()
 
 
-def test_replay(visit: Visit) -> None:
-    page = visit()
+def test_replay(page: Page) -> None:
+    recorded(page)
     total = shown(page)
     scrubber = page.get_by_role("slider", name="Tokens shown")
     expect(scrubber).to_have_attribute("aria-valuetext", f"{total} of {total} tokens")
@@ -92,7 +116,9 @@ def test_replay(visit: Visit) -> None:
     still(page)
     assert inside(page, "JSON.stringify([...page.panels].map(([name, panel]) => panel.figure))") == back
     # play to the end, as fast as it goes
-    page.get_by_role("combobox", name="Replay speed").select_option("4")
+    speed = page.get_by_role("combobox", name="Replay speed")
+    usual = speed.input_value()
+    speed.select_option("4")
     page.get_by_role("button", name="Play").click()
     expect(page.get_by_role("button", name="Pause")).to_be_visible()
     page.wait_for_function("total => +document.querySelector('.lv').dataset.t === total", arg=total)
@@ -105,10 +131,11 @@ def test_replay(visit: Visit) -> None:
           return [whole.figures, Object.fromEntries([...page.panels].filter(([, p]) => p.figure).map(([n, p]) => [n, p.figure]))]; }"""
     )
     assert own == server
+    speed.select_option(usual)
 
 
-def test_keys(visit: Visit) -> None:
-    page = visit()
+def test_keys(page: Page) -> None:
+    recorded(page)
     total = shown(page)
     page.keyboard.press("Escape")  # the page opens on a word that tells something
     page.keyboard.press("ArrowLeft")
@@ -143,6 +170,8 @@ def test_keys(visit: Visit) -> None:
     expect(page.get_by_role("dialog", name="Keys")).to_contain_text("play or pause the replay")
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
+    page.evaluate("document.querySelector('.lv').page.look({ pins: [] })")  # a shorter run has no such word
+    still(page)
 
 
 def test_panels_are_switched_and_stay_so(visit: Visit) -> None:
@@ -170,23 +199,7 @@ def test_panels_are_switched_and_stay_so(visit: Visit) -> None:
     expect(page.get_by_role("heading", name=title)).to_be_hidden()
 
 
-def test_a_preset_sets_the_loop_and_runs(visit: Visit) -> None:
-    page = visit()
-    settle(page, "sampling", "max_new_tokens", 10)
-    page.get_by_role("textbox", name="Prompt").first.fill("Once upon a time")
-    before = data(page, "run")
-    way(page, "one_slot")
-    page.wait_for_function("before => !['', before].includes(document.querySelector('.lv').dataset.run)", arg=before)
-    ended(page)
-    assert inside(page, "page.tokens[0][1]") == [4]
-    expect(page.get_by_text("Every loop overwrites the one version kept of a word")).to_be_visible()
-    expect(page.locator(".lv-about")).to_contain_text("one memory slot shared by all loops")
-    settle(page, "loop", "loop_count", 3)  # no longer the preset's
-    expect(page.get_by_text("Every loop overwrites")).to_have_count(0)
-
-
-def test_one_s_own_run_and_the_recorded_one(visit: Visit) -> None:
-    page = visit()
+def test_one_s_own_run_and_the_recorded_one(page: Page) -> None:
     settle(page, "sampling", "max_new_tokens", 12)
     own = run(page, "Once upon a time")
     ended(page)
@@ -206,9 +219,8 @@ def test_one_s_own_run_and_the_recorded_one(visit: Visit) -> None:
     same_as_server(page)
 
 
-def test_going_on_changing_and_forcing_a_word(visit: Visit) -> None:
-    page = visit()
-    settle(page, "sampling", "max_new_tokens", 8)
+def test_going_on_changing_and_forcing_a_word(page: Page) -> None:
+    settle(page, "sampling", "max_new_tokens", 6)
     first = run(page, "Once upon a time")
     ended(page)
     text = inside(page, "page.tokens.map((row) => row[0]).join('')") + page.locator(".lv-text .lv-unread").inner_text()
@@ -237,9 +249,22 @@ def test_going_on_changing_and_forcing_a_word(visit: Visit) -> None:
     assert inside(page, "page.tokens.filter((row) => row[3]).map((row) => row[0]).join('')") == start + piece
 
 
-def test_the_line_and_the_cost_panel_say_one_rate_whatever_was_said_meanwhile(visit: Visit) -> None:
+def test_a_preset_sets_the_loop_and_runs(page: Page) -> None:
+    settle(page, "sampling", "max_new_tokens", 10)
+    page.get_by_role("textbox", name="Prompt").first.fill("Once upon a time")
+    before = data(page, "run")
+    way(page, "one_slot")
+    page.wait_for_function("before => !['', before].includes(document.querySelector('.lv').dataset.run)", arg=before)
+    ended(page)
+    assert inside(page, "page.tokens[0][1]") == [4]
+    expect(page.get_by_text("Every loop overwrites the one version kept of a word")).to_be_visible()
+    expect(page.locator(".lv-about")).to_contain_text("one memory slot shared by all loops")
+    settle(page, "loop", "loop_count", 3)  # no longer the preset's
+    expect(page.get_by_text("Every loop overwrites")).to_have_count(0)
+
+
+def test_the_line_and_the_cost_panel_say_one_rate_whatever_was_said_meanwhile(page: Page) -> None:
     """A4: after a message during a run the line said 198 tokens/s of 11.5, and the panel another."""
-    page = visit()
     show(page, "cost")
     settle(page, "sampling", "max_new_tokens", 40)
     run(page, "Once upon a time")

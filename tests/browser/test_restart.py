@@ -31,7 +31,9 @@ class Restarted:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Serve; returns when it answers."""
+        """Serve, if it does not; returns when it answers."""
+        if self._process is not None and self._process.poll() is None:
+            return
         own = {"OMP_NUM_THREADS": "1", "LOOPVIZ_STORE": str(self.folder / "store")}
         command = [sys.executable, str(ROOT / "app.py"), "--port", str(self.port), "--profile", "class"]
         with (self.folder / "log").open("ab") as log:
@@ -52,12 +54,18 @@ class Restarted:
             self._process.wait(20)
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Restarted]:
-    made = Restarted(tmp_path)
-    made.start()
+@pytest.fixture(scope="module")
+def port_of_one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Restarted]:
+    made = Restarted(tmp_path_factory.mktemp("restarted"))
     yield made
     made.kill()
+
+
+@pytest.fixture
+def server(port_of_one: Restarted) -> Restarted:
+    """It serves: the one a test before left behind, which it had started anew, or one begun now."""
+    port_of_one.start()
+    return port_of_one
 
 
 def inside(page: Page, expression: str) -> Any:

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.test_explore import Visit, data, drawn, ended, inside, run, same_as_server, settle, show
+from tests.browser.test_explore import (
+    Visit,
+    data,
+    drawn,
+    ended,
+    inside,
+    one_page_of,
+    run,
+    same_as_server,
+    settle,
+    show,
+    visits_of_a_module,
+)
+
+lasting = pytest.fixture(scope="module")(visits_of_a_module)
+page = pytest.fixture(one_page_of)
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 MODEL = "#ctl-model input"
@@ -45,26 +61,6 @@ def test_a24_the_instrument_s_panel_runs_the_model_it_speaks_of(visit: Visit) ->
     same_as_server(page)
 
 
-def test_a24_a_prompt_of_the_visitor_s_own_stays(visit: Visit) -> None:
-    page = visit()
-    show(page, "instrument")
-    page.fill("#ctl-prompt textarea", "loop")
-    before = data(page, "run")
-    page.locator(".lv-panel[data-panel=instrument] .lv-act").click()
-    another_run(page, before)
-    ended(page)
-    expect(page.locator(MODEL)).to_have_value("glassbox")
-    expect(page.locator("#ctl-prompt textarea")).to_have_value("loop")
-    expect(page.locator(".lv-text")).to_contain_text("loop")
-
-
-def test_a24_a_refusal_opens_the_closed_group_of_its_control(visit: Visit) -> None:
-    page = visit(height=500)
-    norm_refused(page)
-    expect(page.locator("#ctl-loop_norm")).to_be_in_viewport()
-    expect(page.locator("#ctl-loop_norm")).to_contain_text("no learned norm")
-
-
 def test_a24_on_a_phone_a_refusal_opens_the_settings_too(visit: Visit) -> None:
     page = visit(**PHONE)
     page.locator(".lv-sheet-open").click()
@@ -73,11 +69,13 @@ def test_a24_on_a_phone_a_refusal_opens_the_settings_too(visit: Visit) -> None:
     expect(page.locator("#ctl-loop_norm")).to_contain_text("no learned norm")
 
 
-def test_a24_a_refusal_offers_a_model_that_has_it(visit: Visit) -> None:
-    page = visit()
+def test_a24_a_refusal_opens_the_closed_group_of_its_control_and_offers_a_model_that_has_it(visit: Visit) -> None:
+    page = visit(height=500)
     settle(page, "sampling", "max_new_tokens", 6)
     before = data(page, "run")
     norm_refused(page)
+    expect(page.locator("#ctl-loop_norm")).to_be_in_viewport()
+    expect(page.locator("#ctl-loop_norm")).to_contain_text("no learned norm")
     out = page.locator(".lv-out")
     expect(out).to_have_text("Run stories-loop, which has it")
     assert data(page, "run") == before
@@ -91,9 +89,9 @@ def test_a24_a_refusal_offers_a_model_that_has_it(visit: Visit) -> None:
     same_as_server(page)
 
 
-def test_why_a_start_was_refused_stays_when_the_run_before_it_ends_later(visit: Visit) -> None:
+def test_why_a_start_was_refused_stays_when_the_run_before_it_ends_later(page: Page) -> None:
     """The end of the earlier run, if it came last, took away what was said beside the prompt, and the button that helps."""
-    found = visit().evaluate("""() => {
+    found = page.evaluate("""() => {
       const form = new window.loopvizForm.constructor();
       form.page = { model: { watch() {} }, narrow: { showRefused() {} } };
       form.refuse({ beside: { prompt: "too long" }, open: [], keep: "Keep the end" });
@@ -106,9 +104,8 @@ def test_why_a_start_was_refused_stays_when_the_run_before_it_ends_later(visit: 
     assert found["next"] is None, "until the next start"
 
 
-def test_what_a_model_has_brought_is_not_taken_back_when_it_is_said_again(visit: Visit) -> None:
+def test_what_a_model_has_brought_is_not_taken_back_when_it_is_said_again(page: Page) -> None:
     """A model chosen and run at once is asked twice what it brings; the second answer forgot what gave way, and whether to start."""
-    page = visit()
     found = page.evaluate("""() => {
       const form = new window.loopvizForm.constructor(), started = [];
       form.page = { start: () => started.push(1) };
@@ -126,8 +123,7 @@ def test_what_a_model_has_brought_is_not_taken_back_when_it_is_said_again(visit:
     assert found == {"second": [], "kept": {"loop_damping": 0.5}, "late": [], "started": [1]}
 
 
-def test_a26_a_prompt_that_is_too_long_can_be_cut_to_its_end(visit: Visit) -> None:
-    page = visit()
+def test_a26_a_prompt_that_is_too_long_can_be_cut_to_its_end(page: Page) -> None:
     settle(page, "sampling", "max_new_tokens", 8)
     box, keep = page.locator("#ctl-prompt textarea"), page.locator("#lv-keep")
     expect(keep).to_be_hidden()
@@ -148,3 +144,19 @@ def test_a26_a_prompt_that_is_too_long_can_be_cut_to_its_end(visit: Visit) -> No
     page.click("#lv-run")
     another_run(page, before)
     ended(page)
+
+
+def test_a24_a_prompt_of_the_visitor_s_own_stays(page: Page) -> None:
+    settle(page, "sampling", "max_new_tokens", 6)
+    if data(page, "run") != "recorded":
+        page.get_by_role("button", name="Recorded run").click()
+        page.wait_for_selector('.lv[data-run="recorded"]')
+    show(page, "instrument")
+    page.fill("#ctl-prompt textarea", "loop")
+    before = data(page, "run")
+    page.locator(".lv-panel[data-panel=instrument] .lv-act").click()
+    another_run(page, before)
+    ended(page)
+    expect(page.locator(MODEL)).to_have_value("glassbox")
+    expect(page.locator("#ctl-prompt textarea")).to_have_value("loop")
+    expect(page.locator(".lv-text")).to_contain_text("loop")
