@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 
 from playwright.sync_api import BrowserContext, Page, expect
 
+from loopviz.app.texts import table
 from tests.browser.test_explore import drawn, ended, run, settle
 
 ALL_ON = "localStorage.setItem('loopviz.panels', JSON.stringify({ instrument: true, key_similarity: true, attention: true, kv_projection: true }))"
@@ -175,3 +176,22 @@ def test_a23_the_lab_is_chinese(visit: Callable[..., Page]) -> None:
     page.locator(".lv-go").last.click()
     page.wait_for_selector('.lv-page[data-end="done"][data-drawn="true"]')
     chinese(page, frozenset(code()))
+
+
+def test_who_goes_on_from_a_link_in_a_language_goes_on_in_it(visit: Callable[..., Page]) -> None:
+    """Anatomy was English for who came to Explore by a Chinese link; what a link asks for is its tab's alone."""
+    english, chinese = table("en"), table("zh")
+    page = visit("?lang=zh")
+    for to in ("anatomy", "lab", "explore"):
+        page.click(f'.lv-way[data-page="{to}"]')
+        page.wait_for_selector('.lv[data-ready="1"]' if to == "explore" else '.lv-page[data-ready="1"]')
+        expect(
+            page.locator('#lv-title .lv-way[data-page="compare"], .lv-top .lv-way[data-page="compare"]')
+        ).to_have_text(chinese["nav.compare"])
+    assert visit(at="lab").locator('.lv-way[data-page="compare"]').inner_text() == english["nav.compare"]
+    page.bring_to_front()
+    page.click("#lv-lang label:has-text('English')")
+    expect(page.locator("#lv-run")).to_have_text(english["run"])
+    page.click('.lv-way[data-page="anatomy"]')
+    page.wait_for_selector('.lv-page[data-ready="1"]')
+    expect(page.locator('.lv-way[data-page="compare"]')).to_have_text(english["nav.compare"])

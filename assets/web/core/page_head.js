@@ -25,7 +25,8 @@ export { ticket };
 const APART = ["visit", "check"]; // what is begun beside what the page is for, by the key that it has
 
 /**
- * The language asked for by the address, chosen last time, or preferred by the browser; all pages agree.
+ * The language asked for by the address, or by one that this tab came from, chosen last time, or preferred by the browser; all
+ * pages agree.
  * @param {Record<string, string>} languages
  * @returns {Lang}
  */
@@ -33,7 +34,8 @@ function pickLanguage(languages) {
   const asked = new URLSearchParams(location.search).get(QUERIES.lang);
   let remembered = null;
   try {
-    remembered = localStorage.getItem(STORED.lang);
+    if (asked && asked in languages) sessionStorage.setItem(STORED.lang, asked); // who goes on from here goes on in it
+    remembered = sessionStorage.getItem(STORED.lang) ?? localStorage.getItem(STORED.lang);
   } catch {
     /* not remembered */
   }
@@ -130,7 +132,7 @@ export class Frame {
   speak(lang) {
     this.lang = lang;
     try {
-      localStorage.setItem(STORED.lang, lang);
+      for (const where of [sessionStorage, localStorage]) where.setItem(STORED.lang, lang);
     } catch {
       /* it will be asked again */
     }

@@ -44,7 +44,7 @@ CHECK = "check"  # behind the # of Explore's address: the check of the instrumen
 FOOTER = "lv-foot"  # the class of every page's foot
 # What a browser remembers. The language is written as it is, the rest as JSON.
 STORED: Mapping[str, str] = {
-    "lang": "loopviz.lang",
+    "lang": "loopviz.lang",  # chosen here; and, until its tab is closed, asked for by an address
     "dark": "loopviz.dark",
     "panels": "loopviz.panels",
     "group": "loopviz.group",

@@ -42,14 +42,19 @@ from loopviz.app.texts import LANGUAGES, pick_language, text
 
 Given = Mapping[Component, Any]  # a form, by component
 
-# The look (see loopviz.app.server.document) is remembered where the visitor is, not on the server; so is the language.
+# The look (see loopviz.app.server.document) is remembered where the visitor is, not on the server; so is the language:
+# the one that an address asks for until its tab is closed, so that who goes on from there goes on in it.
 _JS_DARK = f"""() => {{
   const dark = document.body.classList.toggle('dark');
   try {{ localStorage.setItem('{STORED["dark"]}', dark ? '1' : '0'); }} catch {{}}
 }}"""
 _JS_OPEN = """(...values) => {
   let kept = null;
-  try { kept = localStorage.getItem('%(stored)s'); } catch {}
+  try {
+    const asked = new URLSearchParams(location.search).get('%(query)s');
+    if (%(languages)s.includes(asked)) sessionStorage.setItem('%(stored)s', asked);
+    kept = sessionStorage.getItem('%(stored)s') ?? localStorage.getItem('%(stored)s');
+  } catch {}
   values[%(lang)d] = %(languages)s.includes(kept) ? kept : null;
   values[%(live)d] = '';
   return values;
@@ -61,7 +66,7 @@ _JS_FORM = """(...values) => {
   values[%(live)d] = form ? form.word() : '';
   return values;
 }"""
-_JS_SPEAK = "try { localStorage.setItem('%(stored)s', values[%(lang)d]); } catch {}"
+_JS_SPEAK = "try { for (const where of [sessionStorage, localStorage]) where.setItem('%(stored)s', values[%(lang)d]); } catch {}"
 
 
 def _script(method: str, *known: Any) -> str:
@@ -115,7 +120,7 @@ class ExplorePage:
         """Input and script of an event that goes by the form."""
         order = sorted(component._id for component in self.parts.form)  # Gradio's
         place: dict[str, Any] = {name: order.index(getattr(self.parts, name)._id) for name in ("live", "lang")}
-        place["stored"] = STORED["lang"]
+        place |= {"stored": STORED["lang"], "query": QUERIES["lang"]}
         more = {"languages": json.dumps([*LANGUAGES]), "first": then % place if then else ""}
         return {"inputs": self.parts.form, "js": first % (place | more)}
 

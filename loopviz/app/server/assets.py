@@ -224,7 +224,7 @@ _GRADIO = re.compile(r'<script type="module" crossorigin src="(\./assets/index-[
 # guessed as the server will pick it. The reference to our Plotly is kept: Gradio brings another.
 _OPEN_EARLY = """<script>(() => {
   let lang = new URLSearchParams(location.search).get("%(query)s");
-  try { lang ??= localStorage.getItem("%(stored)s"); } catch {}
+  try { lang ??= sessionStorage.getItem("%(stored)s") ?? localStorage.getItem("%(stored)s"); } catch {}
   const urls = %(openings)s;
   if (!(lang in urls)) lang = navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en";
   window.loopvizPlaces = %(places)s;
