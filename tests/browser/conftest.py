@@ -243,15 +243,35 @@ def visit(browser: Browser, usual_context: BrowserContext, app_url: str) -> Iter
 
 
 @pytest.fixture(scope="module")
-def look(browser: Browser, usual_context: BrowserContext, app_url: str) -> Iterator[Callable[..., Page]]:
+def lasting(browser: Browser, usual_context: BrowserContext, app_url: str) -> Iterator[Visits]:
+    """Visits that end with the module."""
+    visits = Visits(browser, usual_context, app_url)
+    yield visits
+    visits.leave()
+
+
+@pytest.fixture
+def look(lasting: Visits) -> Callable[..., Page]:
     """`look(query="", at="", viewport=None, **options)`: a page for all tests of a module that look at it and leave it as it was.
 
     As :func:`visit`, but a page of the same address and options is opened once (opening one is most of what such a test costs),
-    has the asked viewport again, and is at its top. A test that presses, types or runs anything takes `visit`.
+    has the asked viewport again, and is at its top. A test that runs anything takes :func:`page` or :func:`visit`.
     """
-    visits = Visits(browser, usual_context, app_url)
-    yield visits.look
-    visits.leave()
+    return lasting.look
+
+
+@pytest.fixture
+def page(lasting: Visits) -> Iterator[Page]:
+    """One visitor's page of Explore, on which a module's test after test runs something.
+
+    A test on it sets what it needs (how many tokens, which prompt) and counts from where it began; what it chose beside that, it
+    puts back. Each must leave the page free of errors, as :func:`visit` does.
+    """
+    page = lasting.look()
+    page.bring_to_front()  # a page behind another's tab is given no frames
+    yield page
+    wrong, lasting.wrong[:] = [*lasting.wrong], []
+    assert wrong == []
 
 
 def narrow(page: Page) -> bool:

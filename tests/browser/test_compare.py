@@ -11,11 +11,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import VIEWPORT, Visits
-from tests.browser.test_explore import visits_of_a_module
 
 PLAIN, SLOT = 0, 1  # of the cards a visit begins with, once the second has been taken away
-
-lasting = pytest.fixture(scope="module")(visits_of_a_module)
 
 
 @pytest.fixture

@@ -9,42 +9,18 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Page, expect
 
 from loopviz.app.explore import first_run
 from loopviz.app.explore.event_stream import PREFIX
 from loopviz.panels import GROUPS, PANELS
-from tests.browser.conftest import Visits, narrow
+from tests.browser.conftest import narrow
 
 USUAL = [*first_run.usual_panels()]  # those that are on until a visitor says otherwise
 SHOWN = [*first_run.opening_panels()]  # and of these the open group's
 
 
 Visit = Callable[..., Page]
-
-
-def visits_of_a_module(browser: Browser, usual_context: BrowserContext, app_url: str) -> Iterator[Visits]:
-    """For a module's fixture: visits that end with the module."""
-    visits = Visits(browser, usual_context, app_url)
-    yield visits
-    visits.leave()
-
-
-def one_page_of(lasting: Visits) -> Iterator[Page]:
-    """For a fixture beside it: one visitor's page, on which test after test runs something.
-
-    To open a page is most of what a short run costs. A test on it sets what it needs (how many tokens, which prompt) and counts
-    from where it began; what it chose beside that, it puts back. Each must leave the page free of errors, as `visit` does.
-    """
-    page = lasting.look()
-    page.bring_to_front()  # a page behind another's tab is given no frames
-    yield page
-    wrong, lasting.wrong[:] = [*lasting.wrong], []
-    assert wrong == []
-
-
-lasting = pytest.fixture(scope="module")(visits_of_a_module)
-page = pytest.fixture(one_page_of)
 
 
 def data(page: Page, name: str) -> str:

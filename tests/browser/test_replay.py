@@ -18,17 +18,12 @@ from tests.browser.test_explore import (
     drawn,
     ended,
     inside,
-    one_page_of,
     run,
     same_as_server,
     settle,
     show,
-    visits_of_a_module,
     way,
 )
-
-lasting = pytest.fixture(scope="module")(visits_of_a_module)
-page = pytest.fixture(one_page_of)
 
 
 @pytest.fixture

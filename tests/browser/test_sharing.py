@@ -21,10 +21,7 @@ from tests.browser.test_explore import (
     run,
     same_as_server,
     settle,
-    visits_of_a_module,
 )
-
-lasting = pytest.fixture(scope="module")(visits_of_a_module)
 
 
 @pytest.fixture

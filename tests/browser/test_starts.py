@@ -21,19 +21,14 @@ from tests.browser.test_explore import (
     ended,
     example,
     inside,
-    one_page_of,
     reached,
     run,
     same_as_server,
     settle,
     show,
-    visits_of_a_module,
     way,
 )
 from tests.browser.test_panels import USUAL
-
-lasting = pytest.fixture(scope="module")(visits_of_a_module)
-page = pytest.fixture(one_page_of)
 
 LONG = 400  # new tokens of a run that is not to end by itself
 

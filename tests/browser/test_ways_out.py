@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.test_explore import (
@@ -11,16 +10,11 @@ from tests.browser.test_explore import (
     drawn,
     ended,
     inside,
-    one_page_of,
     run,
     same_as_server,
     settle,
     show,
-    visits_of_a_module,
 )
-
-lasting = pytest.fixture(scope="module")(visits_of_a_module)
-page = pytest.fixture(one_page_of)
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 MODEL = "#ctl-model input"
