@@ -223,9 +223,9 @@ def of_model(model: LlamaPreTrainedModel, name: str, ids: Tensor | None = None) 
             elsewhere than a Llama's), by name.
     """
     check_one_model(model)
-    for name, plain in MODEL_FIELDS.items():
-        if (value := getattr(model.config, name, plain)) != plain:
-            raise FieldError(name, value, "llama_not_written", plain=repr(plain))
+    for field, plain in MODEL_FIELDS.items():
+        if (value := getattr(model.config, field, plain)) != plain:
+            raise FieldError(field, value, "llama_not_written", plain=repr(plain))
     config = plain_config(model.config)
     names = set(_on_meta(LlamaForCausalLM, config).state_dict())
     state = {name: weight for name, weight in plain_state(model).items() if name in names}
