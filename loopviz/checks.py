@@ -218,8 +218,7 @@ RULES: Mapping[str, str] = MappingProxyType(
         "server to look at `ray status` and `serve status`, and try again",
         "engine_not_served": "is none of the models that this server's cluster serves: {known}; choose one of them",
         "engine_version": "the cluster serves with {there}, and this server is {here}; give both the same LoopViz",
-        "engine_not_read": "its model runs on a cluster, where no finished run is read again and nothing is checked; open the run on a "
-        "server that has the model itself",
+        "engine_work_lost": "the replica that did this ended before it was done; what there is stays: begin it again",
         "engine_elsewhere": "its model runs elsewhere; measure it where it runs",
         "lesson_run": "no run of this step is called so; there are {known}",
         "lesson_measure": "nothing is measured under this name; there are {known}",

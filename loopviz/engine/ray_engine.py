@@ -12,27 +12,25 @@ from __future__ import annotations
 
 import os
 import pickle
-import queue
 import secrets
 import threading
-import weakref
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Any
 
 from loopviz.checks import ABSENT, FieldError
 from loopviz.engine.address import RayAddress
 from loopviz.engine.engine import Description, EngineLost, Handle, ParityNeed, ParityRow, Reading, Request
-from loopviz.engine.replica import versions
+from loopviz.engine.ray_line import ANSWER, Line, RemoteWork, told_all
+from loopviz.engine.ray_reading import RemoteReading
+from loopviz.engine.replica import checked, versions
 from loopviz.engine.work import Rate
 from loopviz.worker import WorkerEnded
 
 if TYPE_CHECKING:
     from loopviz.trace import Frame, Trace
 
-ANSWER = 20.0  # seconds that a question may take: a replica may have to be started again for it
-GLANCE = 0.05  # seconds between two looks at a run's stop, while its next Frame is waited for
 REMEMBERED = 512  # answers
 LONGEST_KEY = 16_384  # bytes of a question that is remembered
 
@@ -98,7 +96,7 @@ def lost_kinds() -> tuple[type[BaseException], ...]:
 
 
 class RayEngine:
-    """A model that runs elsewhere, as :class:`loopviz.engine.engine.Engine`; two things are refused (:meth:`read_again`).
+    """A model that runs elsewhere, as :class:`loopviz.engine.engine.Engine`.
 
     Args:
         name: what was asked for.
@@ -189,22 +187,29 @@ class RayEngine:
         run = RemoteRun(self._handle, self._lost, request, threading.Event() if stop is None else stop)
         return Handle(run.begin(), run.frames(), run.steer, run.halt)
 
-    # -- what is not done elsewhere ------------------------------------------------------------------------------------
+    # -- work ----------------------------------------------------------------------------------------------------------
+
+    def work(self, make: Callable[..., Iterator[Any]], *args: Any) -> RemoteWork:
+        """Work at one replica, with its model, for as long as this lives.
+
+        Args:
+            make: a generator function of a module, called there as `make(bench, *args)` (:class:`loopviz.engine.replica.Bench`).
+        """
+        return RemoteWork(self._handle, self._lost, make, args)
 
     def read_again(self, trace: Trace) -> Reading:
-        """Refused: a token's tensors stay where they are read, for question after question, and no replica is anybody's own."""
-        self._refuse()
+        """As :meth:`Engine.read_again`; raises EngineLost too."""
+        return RemoteReading(self.work, trace)
 
     def parity_need(self, article: bool, dtype: str) -> ParityNeed:
-        """Refused: it is about the machine that checks."""
-        self._refuse()
+        """As :meth:`Engine.parity_need`, of the replica's machine; raises EngineLost too."""
+        return self._ask("parity_need", article, dtype)
 
     def parity(self, article: bool, dtype: str, stop: threading.Event) -> list[ParityRow]:
-        """Refused, as :meth:`parity_need`."""
-        self._refuse()
-
-    def _refuse(self) -> NoReturn:
-        raise FieldError("model", self._name, "engine_not_read")
+        """As :meth:`Engine.parity`; raises EngineLost too."""
+        with closing(self.work(checked, article, dtype)) as work:
+            found = work.step(stop.is_set)
+        return [] if found is None else found[0]
 
     # -- asking --------------------------------------------------------------------------------------------------------
 
@@ -265,6 +270,7 @@ class RemoteRun:
         self._open()
         item = self._next(again=True)
         if item is None:
+            self._line.end()
             raise WorkerEnded("over", "it was stopped")
         self._meta = item[1]
         return self._meta
@@ -283,12 +289,12 @@ class RemoteRun:
                     shown = True
                     yield frame
         finally:
-            self._end()
+            self._line.end()
 
     def halt(self) -> None:
         """End it at once, whether or not anybody waits for a Frame."""
         self.stop.set()
-        self._end()
+        self._line.end()
 
     def steer(self, **fields: Any) -> None:
         """Change its loop from the next pass on.
@@ -297,20 +303,8 @@ class RemoteRun:
             ValueError: what the run refuses. EngineLost: nobody makes it now.
         """
         with self._lock:
-            self._tell(fields)
+            told_all(self._handle, self._gone, "engine_lost", "steer", self._id, fields)
             self._steered.append(fields)
-
-    def _tell(self, fields: dict[str, Any]) -> None:
-        """To whichever replica makes it: which one it is, Ray Serve does not say."""
-        try:
-            said = self._handle.broadcast("steer", self._id, fields).results(timeout_s=ANSWER, return_exceptions=True)
-        except self._gone as error:
-            raise EngineLost("", ABSENT, "engine_silent", seconds=ANSWER) from error
-        answer = next((one for one in said if isinstance(one, tuple)), None)
-        if answer is None:
-            raise EngineLost("", ABSENT, "engine_lost")
-        if answer[0] == "refused":
-            raise answer[1]
 
     def _note(self, changes: list[Any]) -> None:
         known = self._meta.get("changes")
@@ -320,14 +314,9 @@ class RemoteRun:
     # -- the line ------------------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        """Ask for it, and have what comes read by a thread of its own, so that a stop need not wait for it."""
         with self._lock:  # what is asked for meanwhile goes to nobody, and is told so
             self._id, steered = secrets.token_hex(8), [*self._steered]
-        response = self._handle.options(stream=True).run.remote(self._id, self._request, steered)
-        self._said: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        threading.Thread(target=_read, args=(response, self._said), name="loopviz-line", daemon=True).start()
-        self._end = weakref.finalize(self, _cancel, response)  # a run that nobody reads on ends, too
-        self._end.atexit = False
+        self._line = Line(self._handle.options(stream=True).run.remote(self._id, self._request, steered))
 
     def _next(self, again: bool) -> Any:
         """What comes next; None: its end, or it was stopped.
@@ -338,7 +327,7 @@ class RemoteRun:
         Raises:
             ValueError: it is refused. EngineLost: its replica ended. What else was raised there.
         """
-        while (item := self._wait()) is not None:
+        while (item := self._line.next(self.stop.is_set)) is not None:
             if item[0] not in ("refused", "error"):
                 return item
             if item[0] == "refused" or not isinstance(item[1], self._lost):
@@ -348,34 +337,3 @@ class RemoteRun:
             self._retries -= 1
             self._open()
         return None
-
-    def _wait(self) -> Any:
-        while not self.stop.is_set():
-            try:
-                item = self._said.get(timeout=GLANCE)
-            except queue.Empty:
-                continue
-            if item is None or item[0] in ("refused", "error"):  # it has ended: there is nothing to cancel
-                self._end.detach()
-            return item
-        return self._end()
-
-
-def _cancel(response: Any) -> None:
-    """In a thread of its own: who wants an end does not wait until a replica has heard of it."""
-
-    def cancel() -> None:
-        with suppress(Exception):  # what is gone needs no end
-            response.cancel()
-
-    threading.Thread(target=cancel, name="loopviz-cancel", daemon=True).start()
-
-
-def _read(response: Any, into: queue.SimpleQueue[Any]) -> None:
-    """A line's thread: it holds nothing of the run that reads it."""
-    try:
-        for item in response:
-            into.put(item)
-        into.put(None)
-    except BaseException as error:
-        into.put(("error", error))

@@ -5,6 +5,8 @@ What passes is :class:`loopviz.engine.engine.Request` and its like one way, and 
     ask(method, args, kwargs)   ("answer", what the method gives) or ("refused", the ValueError)
     run(run, request, steered)  ("meta", its Meta), then ("frames", Frames, changes of its loop) over and over; or ("refused", ...)
     steer(run, fields)          as `ask`; None: no run of that name is made here
+    work(work, make, args)      ("step", what it gives) over and over; or ("refused", ...)
+    tell(work, method, args)    as `ask`, of what the work answers meanwhile; None: no such work is done here
 
 Ray pickles them. Both ends are the same host's own processes, and nothing that a visitor writes is unpickled: it is text in a
 :class:`Request`. Whoever can reach a Ray cluster can run programs on it, with or without this: keep its ports to yourself.
@@ -17,20 +19,25 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from loopviz.checks import FieldError
-from loopviz.engine.engine import Engine, Handle, Request
+from loopviz.engine.engine import Engine, Handle, ParityRow, Request
+from loopviz.engine.ray_line import AHEAD, GLANCE
 from loopviz.trace.schema import SCHEMA_VERSION
 from loopviz.version import version
 
-ASKED = ("describe", "check", "rate", "prompt_tokens", "tokens", "end_of", "unread_share")
-THREADS = 4  # that answer questions; each run has one of its own
+ASKED = ("describe", "check", "rate", "prompt_tokens", "tokens", "end_of", "unread_share", "parity_need")
+THREADS = 4  # that answer questions, and as many that answer what work is asked
+IDLE = 3600.0  # seconds that work waits for who asked for it; a process that was killed ends nothing by itself
 STUCK = 900.0  # seconds without a Frame after which a run is taken to hang, and its replica for sick
+
+
+T = TypeVar("T")
 
 
 def versions() -> dict[str, Any]:
@@ -47,6 +54,42 @@ class _Live:
     at: float = field(default_factory=time.monotonic)
 
 
+@dataclass
+class Bench:
+    """What work at a replica has at hand.
+
+    Attributes:
+        engine: the model.
+        stop: set where nobody waits for it any more.
+        answer: `answer(method, *args)`, what is asked meanwhile (:meth:`loopviz.engine.ray_line.RemoteWork.ask`); the work puts it here.
+        idle_since: since when it has waited for who asked for it; None: it works.
+    """
+
+    engine: Engine
+    stop: threading.Event = field(default_factory=threading.Event)
+    answer: Callable[..., Any] | None = None
+    idle_since: float | None = None
+
+    def waiting(self, ready: Callable[[float], T | None]) -> T | None:
+        """What `ready(seconds)` gives once it gives something, asked again and again; None once nobody waits any more."""
+        self.idle_since = time.monotonic()
+        try:
+            while not self.stop.is_set():
+                if found := ready(GLANCE):
+                    return found
+            return None
+        finally:
+            self.idle_since = None
+
+
+@dataclass
+class _Done:
+    """Work that is done here; `room` is how many steps more may be done before one is taken."""
+
+    bench: Bench
+    room: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(AHEAD))
+
+
 class Replica:
     """One model in a process of its own, for others to ask and to run. Its methods are called in one event loop.
 
@@ -57,7 +100,9 @@ class Replica:
     def __init__(self, load: Callable[[], Engine]) -> None:
         self._engine = load()
         self._runs: dict[str, _Live] = {}
+        self._works: dict[str, _Done] = {}
         self._threads = ThreadPoolExecutor(THREADS, "loopviz-ask")
+        self._desks = ThreadPoolExecutor(THREADS, "loopviz-tell")  # what takes longer keeps no question waiting
 
     # -- questions -----------------------------------------------------------------------------------------------------
 
@@ -135,17 +180,88 @@ class Replica:
         steer = live.handle.steer
         return _plainly(lambda: steer(**fields))
 
+    # -- work ----------------------------------------------------------------------------------------------------------
+
+    async def work(
+        self, work: str, make: Callable[..., Generator[Any, None, Any]], args: Sequence[Any]
+    ) -> AsyncGenerator[tuple[str, Any], None]:
+        """Work with the model, step by step. It ends in the middle of a step once this is closed or cancelled.
+
+        Args:
+            work: its name, by which :meth:`tell` finds it.
+            make: `make(bench, *args)` gives the steps.
+        """
+        loop, said, done = asyncio.get_running_loop(), asyncio.Queue[Any](), _Done(Bench(self._engine))
+        self._works[work] = done
+
+        def tell(item: Any) -> None:
+            with suppress(RuntimeError):  # the loop has ended, and whoever listened with it
+                loop.call_soon_threadsafe(said.put_nowait, item)
+
+        threading.Thread(target=_do, args=(done, make, args, tell), name="loopviz-work", daemon=True).start()
+        try:
+            while (item := await said.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            done.bench.stop.set()
+            self._works.pop(work, None)
+
+    async def tell(self, work: str, method: str, args: Sequence[Any]) -> tuple[str, Any] | None:
+        """What work answers; `taken` tells it how many of its steps were. None where no such work is done here, or it answers nothing."""
+        done = self._works.get(work)
+        if done is None:
+            return None
+        if method == "taken":
+            done.room.release(*args)
+            return "answer", None
+        answer = done.bench.answer
+        if answer is None:
+            return None
+        return await asyncio.get_running_loop().run_in_executor(self._desks, _plainly, lambda: answer(method, *args))
+
     # -- health --------------------------------------------------------------------------------------------------------
 
     def check_health(self) -> None:
-        """Called by Ray Serve every few seconds; it makes another replica in this one's place where this raises.
+        """Called by Ray Serve every few seconds; it makes another replica in this one's place where this raises. Work that nobody
+        has asked anything of for an hour ends.
 
         Raises:
             RuntimeError: a run hangs.
         """
+        for done in [*self._works.values()]:
+            since = done.bench.idle_since
+            if since is not None and time.monotonic() - since > IDLE:
+                done.bench.stop.set()
         oldest = min((live.at for live in [*self._runs.values()]), default=None)
         if oldest is not None and time.monotonic() - oldest > STUCK:
             raise RuntimeError(f"a run has made no token for {STUCK:g} seconds")
+
+
+def _do(
+    done: _Done, make: Callable[..., Generator[Any, None, Any]], args: Sequence[Any], tell: Callable[[Any], None]
+) -> None:
+    """A work's thread: whatever happens is told, and then None."""
+    from loopviz.model.interrupt import until
+
+    stop = done.bench.stop
+    try:
+        with closing(until(stop, make(done.bench, *args))) as steps:
+            for step in steps:
+                if not done.bench.waiting(lambda seconds: done.room.acquire(timeout=seconds)):
+                    break
+                tell(("step", step))
+    except ValueError as error:
+        tell(("refused", plain(error)))
+    except BaseException as error:  # a panic of native code is no Exception
+        tell(error)
+    tell(None)
+
+
+def checked(bench: Bench, article: bool, dtype: str) -> Generator[list[ParityRow], None, None]:
+    """Work: a check against transformers (:meth:`Engine.parity`)."""
+    yield bench.engine.parity(article, dtype, bench.stop)
 
 
 def plain(error: ValueError) -> ValueError:

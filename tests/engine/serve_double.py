@@ -57,6 +57,10 @@ class ServeDouble:
     def run(self) -> _Method:
         return _Method(self._run)
 
+    @property
+    def work(self) -> _Method:
+        return _Method(self._work)
+
     def broadcast(self, method: str, *args: Any) -> Answer:
         return Answer(lambda: [self._wait(getattr(replica, method)(*again(args))) for replica in self.replicas])
 
@@ -65,13 +69,19 @@ class ServeDouble:
         return Answer(lambda: self._wait(self._first().ask(method, *again((args, kwargs)))))
 
     def _run(self, run: str, request: Request, steered: Any) -> Stream:
+        return self._begin("run", run, request, steered)
+
+    def _work(self, work: str, make: Any, args: Any) -> Stream:
+        return self._begin("work", work, make, args)
+
+    def _begin(self, method: str, *args: Any) -> Stream:
         stream = Stream(self.loop)
         if self.replicas:
             self._streams.append((self.replicas[0], stream))
-            stream.begin(self.replicas[0].run(run, *again((request, steered))))
+            stream.begin(getattr(self.replicas[0], method)(*again(args)))
         else:
             stream.die()
-        self.asked.append("run")  # last: who reads it in another thread may kill what it began
+        self.asked.append(method)  # last: who reads it in another thread may kill what it began
         return stream
 
     def _first(self) -> Replica:

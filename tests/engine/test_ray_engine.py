@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,10 +16,11 @@ from loopviz.engine import replica as far_end
 from loopviz.engine.engine import EngineLost, Request
 from loopviz.engine.local import LocalEngine
 from loopviz.engine.ray_engine import RayEngine
-from loopviz.lab.measure import subject_of
+from loopviz.engine.ray_line import AHEAD
 from loopviz.trace import Trace, check_frame, check_meta
 from loopviz.worker import WorkerEnded
 from tests.engine import tiny
+from tests.engine.elsewhere import again
 from tests.engine.serve_double import Gated, Killed, ServeDouble
 from tests.engine.test_local import settled
 
@@ -113,14 +115,179 @@ def test_what_a_page_asks_at_every_keystroke_is_asked_once(here: LocalEngine, se
     assert handle.asked[3:] == ["check"], "another question"
 
 
-def test_what_is_not_done_elsewhere_is_refused_by_name(here: LocalEngine, served: Any) -> None:
+# -- a finished run, read again ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(here: LocalEngine) -> Trace:
+    run = here.start(REQUEST)
+    return Trace(run.meta, [*run.frames])
+
+
+def told_alike(near: Any, far: Any) -> None:
+    """Two objects of the same kind with equal values, arrays in them too."""
+    assert type(near) is type(far)
+    assert pickle.dumps(again(near)) == pickle.dumps(again(far))
+
+
+def test_a_token_is_read_as_here(here: LocalEngine, served: Any, finished: Trace) -> None:
     engine, _ = served(here)
-    trace = Trace(here.start(REQUEST).meta)
-    for ask in (lambda: engine.read_again(trace), lambda: engine.parity_need(True, "float32")):
-        with pytest.raises(FieldError, match="model='tiny': its model runs on a cluster"):
-            ask()
-    with pytest.raises(FieldError, match="engine=RayEngine: its model runs elsewhere"):
-        subject_of(engine)
+    near, far = here.read_again(finished), engine.read_again(finished)
+    for position in (3, len(finished) - 1):
+        assert far.need(position) == near.need(position) > 0
+        one, other = near.read(position, threading.Event()), far.read(position, threading.Event())
+        told_alike(one.picture, other.picture)
+        told_alike(one.layer(2, 2), other.layer(2, 2))
+        told_alike(one.beside(1, 1, 3), other.beside(1, 1, 3))
+        told_alike(one.distances(0, 0, 0, 1, 9, 5), other.distances(0, 0, 0, 1, 9, 5))
+        told_alike(one.draw(0.7, 5, 0.9), other.draw(0.7, 5, 0.9))
+        assert other.nbytes == one.nbytes > 0
+        assert far.nbytes == near.nbytes
+        for ask in (lambda token: token.layer(0, 9), lambda token: token.draw(-1, 0, 1.0)):
+            assert str(refused(lambda ask=ask, token=other: ask(token))) == str(
+                refused(lambda ask=ask, token=one: ask(token))
+            )
+    assert str(refused(lambda: far.read(999, threading.Event()))) == str(
+        refused(lambda: near.read(999, threading.Event()))
+    )
+
+
+def refused(ask: Callable[[], Any]) -> ValueError:
+    with pytest.raises(ValueError, match=r".") as found:
+        ask()
+    return found.value
+
+
+def test_a_token_gives_way_to_the_next(here: LocalEngine, served: Any, finished: Trace) -> None:
+    engine, _ = served(here)
+    reading = engine.read_again(finished)
+    first = reading.read(2, threading.Event())
+    second = reading.read(3, threading.Event())
+    second.layer(0, 0)
+    with pytest.raises(ValueError, match="another token was read since"):
+        first.layer(0, 0)
+
+
+def test_a_run_of_another_model_is_refused_as_here(here: LocalEngine, served: Any, finished: Trace) -> None:
+    other = LocalEngine("tiny", tiny.model(layers=3), tiny.tokenizer())
+    engine, handle = served(other)
+    assert str(refused(lambda: engine.read_again(finished))) == str(refused(lambda: other.read_again(finished)))
+    assert eventually(lambda: not handle.replicas[0]._works)
+
+
+def test_who_leaves_a_token_waits_for_nothing_and_may_ask_for_another(
+    here: LocalEngine, served: Any, finished: Trace
+) -> None:
+    engine, _ = served(here)
+    reading, stop = engine.read_again(finished), threading.Event()
+    stop.set()
+    assert reading.read(3, stop) is None
+    token = reading.read(2, threading.Event())
+    assert token.picture.position == 2
+
+
+def test_a_reading_that_nobody_holds_ends_at_the_replica(here: LocalEngine, served: Any, finished: Trace) -> None:
+    engine, handle = served(here)
+    reading = engine.read_again(finished)
+    assert len(handle.replicas[0]._works) == 1
+    del reading
+    gc.collect()
+    assert eventually(lambda: not handle.replicas[0]._works)
+
+
+def test_where_its_replica_dies_the_next_token_is_read_by_another(
+    here: LocalEngine, served: Any, finished: Trace
+) -> None:
+    engine, handle = served(here, here)
+    reading = engine.read_again(finished)
+    token = reading.read(2, threading.Event())
+    handle.kill()
+    with pytest.raises(EngineLost, match="the replica that did this ended before it was done"):
+        token.layer(0, 0)
+    again = reading.read(2, threading.Event())
+    told_alike(again.layer(1, 1), here.read_again(finished).read(2, threading.Event()).layer(1, 1))
+    handle.kill()
+    with pytest.raises(EngineLost):
+        reading.read(3, threading.Event())
+
+
+def test_a_check_against_transformers_is_made_where_the_model_is(here: LocalEngine, served: Any) -> None:
+    plain = LocalEngine("tiny", tiny.model(), tiny.tokenizer())
+    engine, handle = served(plain)
+    assert engine.parity_need(False, "float32").need == plain.parity_need(False, "float32").need
+    assert engine.parity(False, "float32", threading.Event()) == plain.parity(False, "float32", threading.Event()) != []
+    assert "work" in handle.asked
+    stop = threading.Event()
+    stop.set()
+    assert engine.parity(False, "float32", stop) == []
+    assert eventually(lambda: not handle.replicas[0]._works)
+
+
+# -- work in general ---------------------------------------------------------------------------------------------------
+
+
+def counted(bench: Any, most: int) -> Iterator[int]:
+    """Work that says how far it is, and what it was asked."""
+    made = [0]
+    bench.answer = lambda *said: [made[0], *said]
+    for n in range(most):
+        made[0] = n + 1
+        yield n
+
+
+def never(*_: Any) -> bool:
+    return False
+
+
+def test_work_is_done_no_further_than_it_is_taken(here: LocalEngine, served: Any) -> None:
+    engine, _ = served(here)
+    work = engine.work(counted, 200)
+    assert work.first() == 0
+    assert eventually(lambda: work.ask("how", "far")[0] == AHEAD + 1), "it stands still, and the next is made"
+    time.sleep(0.1)
+    assert work.ask("how", "far") == [AHEAD + 1, "how", "far"]
+    assert [work.step(never)[0] for _ in range(199)] == [*range(1, 200)]
+    assert work.step(never) is None
+
+
+def test_work_that_nobody_asks_anything_of_for_an_hour_ends(
+    here: LocalEngine, served: Any, finished: Trace, monkeypatch: Any
+) -> None:
+    """A pages' process that was killed ends nothing by itself."""
+    engine, handle = served(here)
+    replica = handle.replicas[0]
+    works = engine.read_again(finished), engine.work(counted, 200)
+    works[1].first()
+    assert eventually(lambda: all(done.bench.idle_since for done in replica._works.values()))
+    replica.check_health()
+    assert len(replica._works) == 2
+    monkeypatch.setattr(far_end, "IDLE", 0.01)
+    time.sleep(0.02)
+    replica.check_health()
+    assert eventually(lambda: not replica._works)
+    assert works[0].read(2, threading.Event()) is not None, "who comes back after all is read to again"
+
+
+def test_work_that_is_refused_or_breaks_says_so(here: LocalEngine, served: Any) -> None:
+    engine, handle = served(here)
+    with pytest.raises(FieldError, match="a='b': must be"):
+        engine.work(refuses).first()
+    with pytest.raises(ZeroDivisionError):
+        engine.work(breaks).first()
+    assert eventually(lambda: not handle.replicas[0]._works)
+    work = engine.work(counted, 200)
+    work.first()
+    work.close()
+    assert eventually(lambda: not handle.replicas[0]._works), "it is closed at the other end too"
+
+
+def refuses(bench: Any) -> Iterator[None]:
+    raise FieldError("a", "b", "one_of", choices="c")
+    yield
+
+
+def breaks(bench: Any) -> Iterator[None]:
+    yield 1 / 0
 
 
 # -- stop --------------------------------------------------------------------------------------------------------------

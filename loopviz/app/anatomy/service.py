@@ -23,7 +23,7 @@ from loopviz.app.sessions.untrusted import fitting, read
 from loopviz.app.sessions.waiting_line import Place
 from loopviz.app.texts import pick_language, text
 from loopviz.checks import FieldError
-from loopviz.engine.engine import Engine, Reading
+from loopviz.engine.engine import Engine, EngineLost, Reading
 
 GONE = dumps({"kind": "gone"})
 
@@ -64,7 +64,7 @@ class Dissection(Job):
         if len(self.source.trace) < self.source.trace.meta["prompt_tokens"]:
             raise no("run", text(self.lang, "anatomy.cut"))
         self.model = self.asked.get("model") or self.source.made_by
-        # as it was made here, so that what is read is what was recorded; a cluster's engine says that it reads nothing again
+        # as it was made here, so that what is read is what was recorded; a cluster's models are held as its host chose
         if self.source.own and "model" not in self.asked and not self.service.room.profile.engine:
             self.precision = st.precision_of(self.source.trace.meta, "float32")
         name, problems = st.clean_name(self.model, self.lang)
@@ -81,6 +81,8 @@ class Dissection(Job):
         assert self.source is not None
         try:
             self.reading = self.service.reading(self.session, self.source, loaded)
+        except EngineLost:  # nothing is wrong with the run
+            raise
         except ValueError as error:
             why = self.service.room.words(error, self.lang)
             made = isinstance(error, FieldError) and error.rule == "anatomy_lora_on_norm"  # by this very model

@@ -699,25 +699,3 @@ def test_a_run_is_read_again_in_the_precision_that_it_was_made_in() -> None:
     assert read(Anatomy(service))["agreement"]["is_the_runs"]
     assert service.room.ready("tiny", "half") is engines["half"]
     assert service.room.ready("tiny") is None, "as the server has it nobody needed it"
-
-
-@pytest.mark.parametrize("lang", LANGUAGES)
-def test_on_a_cluster_it_is_the_reading_that_is_refused_and_no_precision(lang: str) -> None:
-    """The run's own format was asked for, which nobody had chosen and a cluster refuses: its words spoke of a control that is not here."""
-    _, trace = made()
-
-    class Elsewhere(LocalEngine):
-        def read_again(self, trace: Trace) -> Any:
-            raise FieldError("model", self.name, "engine_not_read")
-
-    asked_for: list[str] = []
-
-    def load(name: str, progress: Any, local: bool, precision: str = "") -> LocalEngine:
-        asked_for.append(precision)
-        return Elsewhere("tiny", made()[0], tiny.tokenizer())
-
-    service = Service(ModelRoom("tiny", load=load, profile=dataclasses.replace(LOCAL, engine="ray://auto")), Registry())
-    service.carried.take(CarriedRun(MINE, trace, "tiny", own=True))
-    last = refused(Anatomy(service), lang=lang)
-    assert (last["field"], asked_for) == ("model", [""])
-    assert "precision" not in last["text"]
