@@ -9,7 +9,6 @@ import io
 import json
 import math
 import os
-import platform
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,10 +17,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import pandas as pd
 import torch
-import transformers
 
 from loopviz import imports, outputs
 from loopviz.csv_file import table_bytes
@@ -30,7 +27,6 @@ from loopviz.model.interrupt import Interrupted, Stop, interruptible
 from loopviz.model.packed import quantization_of
 from loopviz.model.precision import held_name, held_words, words_of
 from loopviz.text_file import read_text
-from loopviz.version import version
 
 from .fellows import fellow, load_subject
 from .task import Row, Subject, Task, params_from_json, params_to_json, plain_data
@@ -119,7 +115,7 @@ class Experiment:
 
     def __iter__(self) -> Iterator[Row | None]:
         if self._running is None:
-            self._running = iter(self.task.run(self.subject, self.params))
+            self._running = iter(self.subject.measured(self.task, self.params))
         while not self.complete and not self.stop.is_set():
             started = time.perf_counter()
             try:
@@ -209,16 +205,12 @@ class Experiment:
             **({"beside_gates": gates} if (gates := _gates_of(subject.beside)) else {}),
             "texts": [dataclasses.asdict(source) for source in self.sources],
             "seed": getattr(self.params, "seed", None),
-            "versions": versions(),
+            "versions": subject.versions,
             "created": self._created,
             "rows": self.done,
             "complete": self.complete,
             "seconds": round(self.seconds, 3),
-            "machine": {
-                "cores": os.cpu_count(),
-                "threads": torch.get_num_threads(),
-                "device": str(subject.model.device),
-            },
+            "machine": subject.machine,
             "command": self.command,
             **({"imports": imports.loaded()} if imports.loaded() else {}),
         }
@@ -274,13 +266,6 @@ def file_of(found: Filed, kind: str) -> bytes:
     out = io.BytesIO()
     found.frame.to_parquet(out, index=False)
     return out.getvalue()
-
-
-def versions() -> dict[str, str]:
-    """Of what a result depends on."""
-    modules: Sequence[Any] = (torch, transformers, np, pd)
-    others = {module.__name__: str(module.__version__) for module in modules}
-    return {"loopviz": version()} | others | {"python": platform.python_version()}
 
 
 def to_frame(task: Task, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

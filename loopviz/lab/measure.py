@@ -1,8 +1,8 @@
 """How a page has a model measured: the one door from an engine to the Lab's tasks.
 
-A task reads states, logits and caches as it likes, so it takes the model itself, and runs where the model is. An engine goes
-in; out comes a :class:`~loopviz.lab.task.Subject`, which a page hands to a task and never looks into, and then rows, which
-are plain data.
+A task reads states, logits and caches as it likes, so it takes the model itself, and runs where the model is: in this process,
+or at a cluster's replica (:mod:`loopviz.lab.remote_subject`). An engine goes in; out comes a :class:`~loopviz.lab.task.Subject`,
+which a page hands to a task and never looks into, and then rows, which are plain data.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from loopviz.checks import FieldError
 from loopviz.engine.local import LocalEngine
+from loopviz.engine.ray_engine import RayEngine
 from loopviz.engine.ttt_local import LocalTTT
 from loopviz.lab.experiment import Experiment
 from loopviz.lab.fellows import TTTSubject
+from loopviz.lab.remote_subject import remote_subject
 from loopviz.lab.task import Row, Subject, Task
 from loopviz.model.interrupt import Interrupted, Stop, interruptible
 
@@ -34,9 +36,11 @@ def subject_of(
         beside: by name, engines of models that are here to be measured beside it.
 
     Raises:
-        ValueError: a model is not in this process.
+        ValueError: a model is neither in this process nor on a cluster. EngineLost: no replica of it answers.
     """
     others = {name: subject_of(other) for name, other in beside.items()}
+    if isinstance(engine, RayEngine):
+        return remote_subject(engine, paths=paths, beside=others)
     if isinstance(engine, LocalTTT):
         return TTTSubject(engine.model, engine.tokenizer, engine.name, "", beside=others, free=paths)
     if not isinstance(engine, LocalEngine):

@@ -41,7 +41,8 @@ from loopviz.csv_file import table_bytes
 from loopviz.machine import check_threads
 from loopviz.text_file import lines_of
 
-from .experiment import read_file, to_frame, versions
+from .computed_with import versions
+from .experiment import read_file, to_frame
 from .grid import AXES, Cell, grid_imports, read_grid, task_named
 from .grid_yaml import read_yaml
 from .ray_cluster import RayCluster

@@ -29,6 +29,7 @@ from loopviz.engine.pieces import encode
 from loopviz.engine.work import Shape, Work
 from loopviz.fields import options_of as options_of
 from loopviz.fields import typed_values
+from loopviz.lab.computed_with import machine, versions
 from loopviz.lab.walk import Walk
 from loopviz.loop_fields import BLOCK_FIELDS
 from loopviz.model import LoopLlamaForCausalLM
@@ -309,6 +310,20 @@ class Subject:
     def gates(self) -> str:
         """The hash of the gates beside the model's weights (:func:`loopviz.engine.gates_digest`); "" where there are none."""
         return gates_digest(self.model)
+
+    @property
+    def machine(self) -> dict[str, Any]:
+        """What computes it: cores, threads, device."""
+        return machine(self.model.device)
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of what a result depends on, where it is computed."""
+        return versions()
+
+    def measured(self, task: Task, params: Any) -> Iterator[Row | float | None]:
+        """The rows of a measurement of it, as :attr:`Task.run`."""
+        return task.run(self, params)
 
     def shape(self, view: LoopLlamaForCausalLM | None = None) -> Shape:
         """What of the model, or of a view of it, decides what work costs."""

@@ -119,11 +119,11 @@ def ready(engine: Engine, run: LessonRun) -> tuple[Task, Subject, Any]:
 
 def made(engine: Engine, run: LessonRun, stop: threading.Event | None) -> Generator[Table, None, None]:
     """The table of a run, again after each of its rows: it is the same one and grows. ValueError as :func:`ready`."""
-    from loopviz.lab.experiment import Experiment, versions
+    from loopviz.lab.experiment import Experiment
 
     task, subject, params = ready(engine, run)
     experiment = Experiment(task, subject, params, stop=stop)
-    table = Table(versions(), experiment.rows)
+    table = Table(subject.versions, experiment.rows)
     try:
         for _ in experiment:
             yield table

@@ -216,9 +216,9 @@ class Comparisons:
     def prepared(self, asked: Asked, setups: list[Setup], engines: Mapping[str, Engine], session: str) -> ComparisonRun:
         """The comparison of these cards, not begun yet."""
         from loopviz.lab import TASKS
+        from loopviz.lab.comparison.remote import comparison_of
         from loopviz.lab.experiment import Experiment
         from loopviz.lab.measure import subject_of
-        from loopviz.lab.tasks.compare import Comparison
 
         task, places = TASKS["compare"], [setup.place for setup in setups]
         sampling = st.stream_fields(setups[0].form.settings)
@@ -236,7 +236,7 @@ class Comparisons:
         beside = {name: engines[name] for name in dict.fromkeys(models) if name}
         subject = subject_of(engines[asked.model], paths=self.room.local, beside=beside)
         links = {setup.place: self._link(setup, asked) for setup in setups}
-        comparison = Comparison(subject, params)
+        comparison = comparison_of(subject, params)
         experiment = Experiment(task, subject, params)
         return ComparisonRun(comparison, experiment, places, links, session, asked.lang, asked.ticket)
 

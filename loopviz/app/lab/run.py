@@ -27,6 +27,7 @@ from loopviz.app.sessions.memory_budget import Keeper
 from loopviz.app.sessions.messages import wire
 from loopviz.app.sessions.private_paths import without_paths
 from loopviz.app.texts import pick_language, text
+from loopviz.engine.engine import EngineLost
 from loopviz.figures import theme
 from loopviz.trace.weight import deep_bytes
 
@@ -160,6 +161,8 @@ class LabRun:
                     self._halt.more(Halt.now() - began)
             else:
                 end = "done" if self.experiment.complete else self._halt.why or "stopped"
+        except EngineLost as lost:  # nothing is wrong with what was asked for
+            end, reason = "error", f"⚠ {told_of(lost, self.lang)}"
         except ValueError as error:
             self.overflowed = is_overflow(error)
             words = told_of(error, self.lang)

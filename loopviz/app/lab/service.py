@@ -27,7 +27,7 @@ from loopviz.app.sessions.untrusted import fitting, read
 from loopviz.app.sessions.waiting_line import Ahead, Place
 from loopviz.app.texts import pick_language, text
 from loopviz.checks import FieldError
-from loopviz.engine.engine import Engine
+from loopviz.engine.engine import Engine, EngineLost
 from loopviz.worker import ended_by
 
 GONE = dumps({"kind": "gone"})
@@ -202,9 +202,10 @@ class Laboratory:
         name, problems = st.clean_name(asked.get("model"), lang)
         precision, _ = chosen(asked.get("precision"), lang)
         loaded = None if problems or task is None else self.room.ready(name, precision)
+        unknown = [] if task is None else [{"values": {}, "text": ""} for _ in task.sizes]
+        nothing = dumps({"kind": "sizes", "task": str(asked.get("task", "")), "sizes": unknown, "as_set": ""})
         if task is None or loaded is None or (learns(loaded) and not task.learns):
-            unknown = [] if task is None else [{"values": {}, "text": ""} for _ in task.sizes]
-            return dumps({"kind": "sizes", "task": str(asked.get("task", "")), "sizes": unknown, "as_set": ""})
+            return nothing
         folder = outputs.scratch_folder()
         try:
             found = sized(
@@ -216,6 +217,8 @@ class Laboratory:
                 bounds.Sizes.of(self.room.profile),
                 cut=asked.get("cut", False),
             )
+        except EngineLost:  # not known now; a measurement says so as it begins
+            return nothing
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return dumps({"kind": "sizes", "task": task.name, **found})

@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     from loopviz.lab.comparison.setups import Setup
     from loopviz.trace import Frame
 
+MEASURED = (
+    "learns",
+    "ms",
+    "perplexity",
+    "fidelity",
+    "worst",
+    "agreement",
+    "differs",
+    "same_until",
+)  # not of its passes
 QUANTITIES = ("cosine", "kl", "rel_delta")  # of a loop step; cosine is drawn as 1 - cosine
 
 

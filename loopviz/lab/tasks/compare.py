@@ -18,7 +18,7 @@ import math
 import statistics
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -193,6 +193,7 @@ class Event:
         kind: "begin"; "token": one more in its result; "stage": `stage` begins or goes on, `done` of `total` passes;
             "row": `row` is its row, the last of its events; "refused": it cannot be had, `error` says why.
         stage: "text", "written" (the text is there, others' are on their way), "timing", "greedy" (the baseline's greedy tokens) or "scoring".
+        frame: of a token, the pass that chose it.
     """
 
     setup: int
@@ -202,6 +203,7 @@ class Event:
     total: int = 0
     error: ValueError | None = None
     row: Row | None = None
+    frame: Frame | None = field(default=None, repr=False)
 
     @property
     def reason(self) -> str:
@@ -347,7 +349,7 @@ class Comparison:
             i, result = places[at], self.results[places[at]]
             with self.lock:
                 result.take(frame)
-            yield Event(i, "token", "text", len(result.ids), total)
+            yield Event(i, "token", "text", len(result.ids), total, frame=frame)
             if frame["finish"] is not None and len(places) > 1:
                 yield Event(i, "stage", "written", len(result.ids), total)
 
