@@ -1,9 +1,14 @@
-"""Models on a cluster, for real: a Ray of this machine, its Serve, a replica that is killed. Half a minute; skipped without Ray."""
+"""Models on a cluster, for real: a Ray of this machine, its Serve, a replica that is killed, another that comes where runs are many.
+
+Two minutes; skipped without Ray.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import pickle
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,7 +20,12 @@ from loopviz.engine.address import RayAddress
 from loopviz.engine.engine import EngineLost, Request
 from loopviz.engine.ray_engine import RayEngine, remote_engine
 from loopviz.engine.serving import served_engine
+from loopviz.lab import TASKS, Experiment
+from loopviz.lab.comparison.remote import comparison_of
+from loopviz.lab.measure import subject_of
+from loopviz.lab.tasks.compare import CompareParams, Comparison
 from loopviz.paths import PACKAGE
+from loopviz.trace import Trace
 from tests.engine.test_local import settled
 
 pytestmark = [
@@ -90,6 +100,70 @@ def test_it_is_steered_and_stopped_at_the_replica(engine: RayEngine) -> None:
     assert [*run.frames] == []
     assert eventually(lambda: gone(run)), "the replica makes it no longer"
     assert frame["index"] < 300
+
+
+def test_a_run_is_read_again_and_checked_at_a_replica(engine: RayEngine) -> None:
+    here = served_engine(MODEL, "exact")
+    run = here.start(Request("Once upon a time", {}, {"max_new_tokens": 6, "record": "full"}))
+    trace = Trace(run.meta, [*run.frames])
+    far, near = engine.read_again(trace), here.read_again(trace)
+    stop = threading.Event()
+    one, other = far.read(4, stop), near.read(4, stop)
+    assert one is not None
+    assert other is not None
+    layer = trace.meta["blocks"][0]["layers"][0]
+    assert pickle.dumps(one.layer(layer, 2)) == pickle.dumps(pickle.loads(pickle.dumps(other.layer(layer, 2))))
+    assert one.draw(1.0, 0, 1.0).kept == other.draw(1.0, 0, 1.0).kept
+    assert far.need(4) == near.need(4)
+    assert all(row.agrees for row in engine.parity(False, "float32", stop))
+
+
+def test_it_is_measured_and_compared_at_a_replica(engine: RayEngine) -> None:
+    here, task = served_engine(MODEL, "exact"), TASKS["perplexity"]
+    asked = task.params(
+        text="Once upon a time there was a little dog. " * 9, limit_tokens=60, window=20, loops=(1, 4), draws=50
+    )
+    found = [Experiment(task, subject_of(one), asked).run() for one in (engine, here)]
+    far, near = ([{**row, "seconds": 0} for row in one.rows] for one in found)
+    assert far == near
+    assert found[0].manifest["model"] == found[1].manifest["model"]
+    params = CompareParams(
+        prompt="Once", continuation=" there was a dog.", names=("a", "b"), loops=(None, {}), max_new_tokens=8
+    )
+    rows = [
+        {event.setup: (event.row["perplexity"], event.row["agreement"]) for event in made.events() if event.row}
+        for made in (comparison_of(subject_of(engine), params), Comparison(subject_of(here), params))
+    ]
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == 2
+
+
+def test_another_replica_comes_where_runs_are_many(engine: RayEngine) -> None:
+    """From `RUNS` at one on, as `target_ongoing_requests` says."""
+    from ray import serve
+
+    from loopviz.engine.ray_app import RUNS, app
+
+    serve.run(app({"models": MODEL, "replicas": "2"}), name="many", route_prefix=None)
+    many = remote_engine(MODEL, RayAddress("auto", "many"))
+
+    def replicas() -> int:
+        (deployment,) = [one for name, one in serve.status().applications["many"].deployments.items() if name != "door"]
+        return deployment.replica_states.get("RUNNING", 0)
+
+    assert replicas() == 1
+    stop = threading.Event()
+    # readings that stay open are requests, and cost no processor that the new replica needs to come
+    trace = Trace(*_begun(many))
+    open_ones = [many.read_again(trace) for _ in range(RUNS + 4)]
+    assert eventually(lambda: replicas() == 2)
+    assert all(one.read(2, stop) is not None for one in open_ones)
+    serve.delete("many")
+
+
+def _begun(engine: RayEngine) -> tuple[Any, list[Any]]:
+    run = engine.start(Request("Once upon a time", {}, {"max_new_tokens": 3}))
+    return run.meta, [*run.frames]
 
 
 def test_a_replica_killed_in_the_middle_ends_the_run_in_words_and_another_makes_the_next(engine: RayEngine) -> None:
