@@ -9,9 +9,7 @@ token; the figures are ratios of medians, prefill left out. Before anything is t
 captured the same states, tokens and lens (benchmarks/peers/captures.py says what is captured, and how). Prints a Markdown table;
 with --save also NAME.json and NAME.csv.
 
-llama.cpp with weights of four bits, which many would pick for plain text, is no side here: it captures nothing, Debian has no package of
-it, llama-cpp-python is source alone, and the ready-made wheels that there are (xllamacpp) are, as their makers say, not built for the
-processor that they run on, so that a ratio to them would flatter us.
+llama.cpp with weights of four bits, which many would pick for plain text, is no side here, for it captures nothing: benchmarks/peers/llama_cpp.py.
 """
 
 from __future__ import annotations
