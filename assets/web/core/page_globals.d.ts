@@ -15,6 +15,16 @@ export interface Plotly {
 export interface Drawn extends HTMLElement {
   on?(name: "plotly_click", act: (event: { points: Point[] }) => void): void;
   removeAllListeners?(name: string): void;
+  /** What Plotly made of the layout; `_size` is the room around the axes, in pixels, as it came out. */
+  _fullLayout?: { _size: Sides };
+}
+
+/** Pixels at the four sides of a plot. */
+export interface Sides {
+  l: number;
+  r: number;
+  t: number;
+  b: number;
 }
 
 /** A point of a plot that was clicked; more of it is named by its figure. */

@@ -5,7 +5,7 @@ import { SMALL_DRAWS } from "./contract.js";
 import { el } from "./dom.js";
 
 /** @import { Figure } from "./contract.js" */
-/** @import { Plotly, Point } from "./page_globals.js" */
+/** @import { Plotly, Point, Sides } from "./page_globals.js" */
 
 /** @type {Set<string>} */
 const SMALL = new Set(SMALL_DRAWS);
@@ -133,4 +133,16 @@ export function selected(figure, point) {
     if (select[key] && Number.isFinite(at) && (key === "token" || at > 0)) change[key] = at; // s₀ stands before the first step
   }
   return change;
+}
+
+/**
+ * Margins of at least so many pixels. Where what stands around the axes changes them, Plotly draws all of it once more: labels that
+ * come and go while a run is made should not.
+ * @param {Partial<Sides> | undefined} margin
+ * @param {Sides} sides
+ */
+export function widest(margin, { l, r, t, b }) {
+  const wide = { l, r, t, b };
+  for (const side of /** @type {const} */ (["l", "r", "t", "b"])) wide[side] = Math.max(wide[side], margin?.[side] ?? 0);
+  return { ...margin, ...wide };
 }

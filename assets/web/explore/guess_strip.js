@@ -23,6 +23,8 @@ export class GuessStrip {
   cells = [];
   /** @type {number[]} the loop step of each */
   steps = [];
+  /** @type {HTMLElement | null} the cell that is to be seen with the next frame */
+  revealed = null;
   /** @type {string} all that is drawn but for what is pointed at */
   drawn = "";
 
@@ -131,10 +133,21 @@ export class GuessStrip {
     if (now) this.reveal(now);
   }
 
-  /** Scroll the row, and not the page, until a cell can be seen. @param {HTMLElement | undefined} cell */
+  /**
+   * Scroll the row, and not the page, until a cell can be seen: with the next frame, for where it is must be measured, and more may
+   * change until then.
+   * @param {HTMLElement | undefined} cell
+   */
   reveal(cell) {
-    const { row } = this;
     if (!cell) return;
+    if (!this.revealed) requestAnimationFrame(() => this.scroll());
+    this.revealed = cell;
+  }
+
+  scroll() {
+    const { row, revealed: cell } = this;
+    this.revealed = null;
+    if (!cell?.isConnected) return;
     const left = cell.offsetLeft - row.offsetLeft;
     if (left < row.scrollLeft) row.scrollLeft = left - 4;
     else if (left + cell.offsetWidth > row.scrollLeft + row.clientWidth) row.scrollLeft = left + cell.offsetWidth - row.clientWidth + 4;

@@ -2,13 +2,13 @@
 // Knows no panel by name. Text reaches the page through textContent only.
 
 import { el, fill, name, press, scrollable } from "../core/dom.js";
-import { TOUCH, containers, headline, plotConfig, plotlyFor, selected, untitled } from "../core/plotly.js";
+import { TOUCH, containers, headline, plotConfig, plotlyFor, selected, untitled, widest } from "../core/plotly.js";
 import { codeLinks, termed, typeset } from "../widgets/glossary.js";
 
 const SAME = 2; // pixels that are no other height
 
 /** @import { Figure, PanelEntry, PanelWords } from "../core/contract.js" */
-/** @import { Drawn, Plotly, Point } from "../core/page_globals.js" */
+/** @import { Drawn, Plotly, Point, Sides } from "../core/page_globals.js" */
 /**
  * @typedef {{ label: string, options?: [any, string][], range?: number[], value: any }} Choice what a figure lets its reader choose:
  * one of several, or a number from least to most in steps
@@ -44,6 +44,8 @@ export class Panel {
   wired = false;
   /** @type {number} pixels that its figure asks for */
   asked = 0;
+  /** @type {{ scene: string, sides: Sides } | null} the room around the axes as it was drawn last, which becomes no less in a scene */
+  around = null;
   /** @type {string} the choices its head shows, as JSON */
   offered = "";
 
@@ -296,13 +298,22 @@ export class Panel {
     const data = figure.data.map(containers);
     this.ask();
     layout.height = this.room;
+    const scene = this.scene;
+    if (this.around?.scene === scene) layout.margin = widest(layout.margin, this.around.sides);
     this.plot.style.height = `${layout.height}px`; // its own, as Plotly's part of it is 100 % high after a window's change of size
     this.said.replaceChildren(...headline(figure.layout));
     await Plotly.react(this.plot, data, layout, plotConfig(page.config.lang, page.config.toolbar));
     if (this.figure === null) return; // turned off meanwhile
+    this.around = { scene, sides: this.plot._fullLayout._size };
     this.empty.hidden = true;
     this.drawn = seq;
     this.wire();
+  }
+
+  /** What stays while words come and are looked at: the run, and what the axes are of. */
+  get scene() {
+    const { data, layout } = this.figure;
+    return JSON.stringify([this.page.run, data.length, layout.height, layout.xaxis?.title, layout.yaxis?.title]);
   }
 
   wire() {

@@ -15,6 +15,10 @@ export class TextView {
   unread = null;
   /** @type {HTMLElement | null} the word held */
   selected = null;
+  /** @type {boolean | null} whether its end is in sight, so that it stays there as words come; null: to be measured */
+  atEnd = null;
+  /** @type {boolean} whether it goes to its end with the next frame, unless something else is to be seen meanwhile */
+  ending = false;
 
   /** @param {import("./page.js").Page} page */
   constructor(page) {
@@ -24,6 +28,8 @@ export class TextView {
     this.region.tabIndex = 0;
     this.region.setAttribute("role", "listbox");
     this.region.setAttribute("aria-orientation", "horizontal");
+    this.region.addEventListener("scroll", () => (this.atEnd = this.nearEnd), { passive: true });
+    new ResizeObserver(() => (this.atEnd = null)).observe(this.region);
     this.idle = el("p", "lv-idle");
     this.chosen = el("span", "lv-chosen-words");
     this.pinning = press("lv-quiet lv-pin", () => page.pin());
@@ -53,7 +59,7 @@ export class TextView {
   cut(count) {
     const last = () => /** @type {HTMLElement | null} */ (this.region.lastElementChild);
     while (last() && !(Number(last().dataset.i) < count)) last().remove();
-    this.unread = null;
+    this.unread = this.atEnd = null;
     if (this.selected && Number(this.selected.dataset.i) >= count) this.selected = null;
   }
 
@@ -63,7 +69,7 @@ export class TextView {
    */
   add(rows, next) {
     const { region, page } = this;
-    const nearEnd = region.scrollHeight - region.scrollTop - region.clientHeight < 60;
+    this.atEnd ??= this.nearEnd;
     this.unread?.remove();
     this.unread = null;
     const made = document.createDocumentFragment();
@@ -77,8 +83,23 @@ export class TextView {
       this.unread.title = this.texts["live.unread"];
       region.append(this.unread);
     }
-    if (nearEnd && rows.length) region.scrollTop = region.scrollHeight;
+    if (this.atEnd && rows.length) this.toEnd();
     this.showHeld();
+  }
+
+  get nearEnd() {
+    const { region } = this;
+    return region.scrollHeight - region.scrollTop - region.clientHeight < 60;
+  }
+
+  /** Its end comes into sight, with the next frame: where it is must be measured, and more words may come until then. */
+  toEnd() {
+    if (this.ending) return;
+    this.ending = true;
+    requestAnimationFrame(() => {
+      if (this.ending && this.atEnd) this.region.scrollTop = this.region.scrollHeight;
+      this.ending = false;
+    });
   }
 
   /** @param {string} text */
@@ -152,6 +173,8 @@ export class TextView {
   /** Scroll to the text's beginning, as far as the word held can still be seen. */
   toBeginning() {
     this.region.scrollTop = 0;
+    this.ending = false;
+    this.atEnd = null;
     this.reveal(this.selected);
   }
 
@@ -159,6 +182,7 @@ export class TextView {
   reveal(word) {
     if (!word) return;
     const { region } = this;
+    this.ending = false;
     const top = word.offsetTop - region.offsetTop;
     if (top < region.scrollTop) region.scrollTop = top;
     else if (top + word.offsetHeight > region.scrollTop + region.clientHeight) {
