@@ -46,8 +46,7 @@ def subject_of(
     if not isinstance(engine, LocalEngine):
         kind = type(engine).__name__
         raise FieldError("engine", kind, "engine_elsewhere", shown=kind)
-    notes = tuple(note.code for note in engine.notes)
-    return Subject(engine.model, engine.tokenizer, engine.name, engine.source, notes, others, paths)
+    return Subject.of_engine(engine, beside=others, free=paths)
 
 
 def begin(task: Task, subject: Subject, params: Any, folder: Path, stop: Stop) -> Experiment | None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loopviz.engine.local import LocalEngine
 from loopviz.lab.task import Row, Subject, Task
 from loopviz.model.interrupt import check, stopped
 from loopviz.model.skeleton import from_skeleton, skeleton_of
@@ -145,9 +146,8 @@ def texts_of(params: Any) -> dict[str, list[tuple[str, bytes]]]:
 
 def subject_there(bench: Bench, *, free: bool) -> Subject:
     """The model of a replica, which has it itself."""
-    from loopviz.lab.measure import subject_of
-
-    return subject_of(bench.engine, paths=free)
+    assert isinstance(bench.engine, LocalEngine)
+    return Subject.of_engine(bench.engine, free=free)
 
 
 def _about(bench: Bench) -> Iterator[_About]:

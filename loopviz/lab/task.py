@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     from transformers import PreTrainedTokenizerBase
 
+    from loopviz.engine.local import LocalEngine
     from loopviz.model.checkpoints.load import LoadedCheckpoint
 
 Value = str | int | float | bool | None
@@ -300,6 +301,12 @@ class Subject:
         return cls(
             loaded.model, loaded.tokenizer, loaded.name, loaded.source, tuple(note.code for note in loaded.notes)
         )
+
+    @classmethod
+    def of_engine(cls, engine: LocalEngine, *, beside: dict[str, Subject] | None = None, free: bool = True) -> Subject:
+        """The subject that an engine of this process has."""
+        notes = tuple(note.code for note in engine.notes)
+        return cls(engine.model, engine.tokenizer, engine.name, engine.source, notes, beside or {}, free)
 
     @cached_property
     def digest(self) -> str:

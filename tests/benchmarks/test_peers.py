@@ -110,4 +110,4 @@ def test_what_they_are_measured_with_is_pinned() -> None:
     assert wanted[0] == "-r ../../requirements.txt"
     assert (run.HERE / wanted[0].removeprefix("-r ")).resolve() == setup.ROOT / "requirements.txt"
     assert all("==" in line for line in wanted[1:])
-    assert {line.partition("==")[0] for line in wanted[1:]} == {"nnsight", "transformer-lens"}
+    assert {line.partition("==")[0] for line in wanted[1:]} == {"nnsight", "transformer-lens", "xllamacpp"}

@@ -51,7 +51,7 @@ def engine() -> Iterator[RayEngine]:
         patch.setenv("RAY_AUTH_MODE", "disabled")  # else it writes a token into the home
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(PACKAGE.parent), os.environ.get("PYTHONPATH")))))
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
+        ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
         try:
             serve.start(http_options={"location": "NoServer"})
             serve.run(app({"models": MODEL, "replicas": "1"}), name="loopviz", route_prefix=None)
