@@ -163,6 +163,21 @@ def a_link_opens_the_group_it_was_made_in(page: Page, visit: Visit) -> None:
 # --- frames
 
 
+def the_room_around_its_axes_becomes_no_less_until_another_run(page: Page) -> None:
+    """Where it changes Plotly draws everything once more, and it changed with every label that came or went."""
+    before, held, after = page.evaluate("""async () => {
+      const { panels } = document.querySelector('.lv').page, panel = panels.get('convergence'), left = [];
+      const draw = async () => { await panel.draw(); left.push(panel.plot._fullLayout._size.l); };
+      panel.around = null;
+      await draw();
+      panel.around = { ...panel.around, sides: { ...panel.around.sides, l: left[0] + 31 } };
+      await draw();
+      panel.around = { ...panel.around, scene: 'of another run' };
+      await draw();
+      return left; }""")
+    assert (held, after) == (before + 31, before)
+
+
 def test_b7_plots_fill_their_row_and_words_unfolded_beside_one_do_not_make_it_a_tower(visit: Visit) -> None:
     """400 px of white stood under the lower of two panels."""
     page = visit(height=1200)
@@ -172,6 +187,7 @@ def test_b7_plots_fill_their_row_and_words_unfolded_beside_one_do_not_make_it_a_
     page.locator("[data-panel=convergence] summary").click()
     page.wait_for_function("() => document.querySelector('[data-panel=convergence] details').open")
     drawn(page)
+    the_room_around_its_axes_becomes_no_less_until_another_run(page)
     after = plot.bounding_box()
     assert before is not None
     assert after is not None

@@ -310,10 +310,11 @@ export class Panel {
     this.wire();
   }
 
-  /** What stays while words come and are looked at: the run, and what the axes are of. */
+  /** What stays while words come and are looked at: the run, what the axes are of, and how wide it is, by which legends fold. */
   get scene() {
+    const { page, wrap } = this;
     const { data, layout } = this.figure;
-    return JSON.stringify([this.page.run, data.length, layout.height, layout.xaxis?.title, layout.yaxis?.title]);
+    return JSON.stringify([page.run, data.length, layout.height, layout.xaxis?.title, layout.yaxis?.title, wrap.clientWidth]);
   }
 
   wire() {
