@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -127,15 +126,7 @@ def measure(options: argparse.Namespace) -> None:
     )
 
 
-def main() -> int:
-    options = arguments()
-    if options.here:
-        measure(options)
-        return 0
-    from benchmarks.peers.run import environment
-
-    return subprocess.call([str(environment()), __file__, "--here", *sys.argv[1:]])
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from benchmarks.peers.run import in_environment
+
+    sys.exit(in_environment(__file__, arguments(), measure))

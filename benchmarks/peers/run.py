@@ -18,7 +18,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,13 +143,13 @@ def measure(options: argparse.Namespace) -> None:
     tell(about(packages, **settings), figures(ms, models), options.save)
 
 
-def main() -> int:
-    options = arguments()
+def in_environment(script: str, options: argparse.Namespace, measure: Callable[[argparse.Namespace], None]) -> int:
+    """Measure with this very Python where `options.here` says so, else have the peers' own do it; the exit code."""
     if options.here:
         measure(options)
         return 0
-    return subprocess.call([str(environment()), __file__, "--here", *sys.argv[1:]])
+    return subprocess.call([str(environment()), script, "--here", *sys.argv[1:]])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(in_environment(__file__, arguments(), measure))
