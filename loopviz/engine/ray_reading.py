@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from loopviz.checks import ABSENT
 from loopviz.engine.engine import Draw, EngineLost
 from loopviz.engine.ray_line import RemoteWork
+from loopviz.engine.replica import Bench, plain
 
 if TYPE_CHECKING:
     from loopviz.anatomy.picture import Beside, Distances, LayerPicture, TokenPicture
     from loopviz.engine.engine import TokenReading
-    from loopviz.engine.replica import Bench
     from loopviz.trace import Trace
 
 T = TypeVar("T")
@@ -160,8 +160,6 @@ class _Desk:
         try:
             token = self.reading.read(position, self.stops[number])
         except ValueError as error:
-            from loopviz.engine.replica import plain
-
             return number, plain(error)
         finally:
             del self.stops[number]

@@ -19,16 +19,8 @@ if TYPE_CHECKING:
     from loopviz.lab.comparison.setups import Setup
     from loopviz.trace import Frame
 
-MEASURED = (
-    "learns",
-    "ms",
-    "perplexity",
-    "fidelity",
-    "worst",
-    "agreement",
-    "differs",
-    "same_until",
-)  # not of its passes
+# What of a result is measured when its text is there, and not of the passes that made it.
+MEASURED = ("learns", "ms", "perplexity", "fidelity", "worst", "agreement", "differs", "same_until")
 QUANTITIES = ("cosine", "kl", "rel_delta")  # of a loop step; cosine is drawn as 1 - cosine
 
 
