@@ -290,6 +290,7 @@ def scratch(folder: Path) -> Iterator[Path]:
 
 def scratch_folder() -> Path:
     """A new folder for temporary files, of a name by which :func:`sweep` knows whose it was."""
+    _sweep_once(Path(tempfile.gettempdir()))
     return Path(tempfile.mkdtemp(prefix=_mark(_SCRATCH)))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
-import tempfile
+import shutil
 import weakref
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loopviz import outputs
 from loopviz.engine.local import LocalEngine
 from loopviz.lab.task import Row, Subject, Task
 from loopviz.model.interrupt import check, stopped
@@ -178,13 +179,16 @@ def measure_there(
     from loopviz.lab import TASKS
 
     subject, known = subject_there(bench, free=free), set[str]()
-    with tempfile.TemporaryDirectory() as folder:
-        params = dataclasses.replace(params, **_written(params, texts, Path(folder)))
+    folder = outputs.scratch_folder()
+    try:
+        params = dataclasses.replace(params, **_written(params, texts, folder))
         for row in TASKS[name].run(subject, params):
             for other in [name for name in subject.beside if name not in known]:
                 known.add(other)
                 yield beside_of(other, subject.beside[other])
             yield row
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def beside_of(name: str, subject: Subject) -> _Beside:
@@ -200,7 +204,7 @@ def _written(params: Any, texts: dict[str, list[tuple[str, bytes]]], folder: Pat
         for i, (called, content) in enumerate(files):
             path = folder / name / str(i) / called
             path.parent.mkdir(parents=True)
-            path.write_bytes(content)
+            outputs.write(path, content)
             paths.append(str(path))
         found[name] = tuple(paths) if isinstance(getattr(params, name), tuple) else paths[0]
     return found
