@@ -196,10 +196,12 @@ def left_by(folder: Path, prefix: str = ".loopviz-") -> Path:
         lambda: check_file(Path("new"), "--save"),
         lambda: check_folder(Path("."), "--csv"),
         lambda: outputs.filling(".").__enter__(),
+        lambda: outputs.scratch_folder(),
         lambda: outputs.sweep("."),
     ],
 )
-def test_what_a_kill_left_is_swept_by_the_next_that_writes_there(here, write_there):
+def test_what_a_kill_left_is_swept_by_the_next_that_writes_there(here, monkeypatch, write_there):
+    monkeypatch.setattr(tempfile, "tempdir", str(here))
     gone = left_by(here)
     (gone / "half").write_text("a half")
     with replacing("mine") as part:
@@ -211,7 +213,8 @@ def test_what_a_kill_left_is_swept_by_the_next_that_writes_there(here, write_the
 def test_visitors_texts_that_a_killed_server_left_are_swept_at_the_start(here, monkeypatch):
     """L13."""
     monkeypatch.setattr(tempfile, "tempdir", str(here))
-    gone, mine = left_by(here, "loopviz-lab-"), outputs.scratch_folder()
+    mine = outputs.scratch_folder()
+    gone = left_by(here, "loopviz-lab-")
     (gone / "text.txt").write_text("a visitor's")
     from loopviz.app import main
 
