@@ -148,6 +148,10 @@ def measurement(**change: Any) -> dict[str, Any]:
     return {"lang": "en", "model": "tiny", "task": "perplexity", "ticket": "t1", "values": values} | change
 
 
+# has a row soon and is not done before somebody has ended it
+LONG = measurement(values={"loops": ", ".join(map(str, range(1, 33))), "paths": "cache", "batch": 1})
+
+
 def test_the_lab_measures_as_with_a_model_of_its_own(handle: ServeDouble) -> None:
     found = []
     for service in (cluster(handle), service_of(HERE)):
@@ -167,13 +171,15 @@ def test_the_lab_measures_as_with_a_model_of_its_own(handle: ServeDouble) -> Non
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_a_measurement_whose_replica_dies_ends_in_words_and_keeps_its_rows(handle: ServeDouble, lang: str) -> None:
     laboratory = Laboratory(cluster(handle), every=0.01)
-    asked = measurement(lang=lang, values={"text": TEXT * 30, "limit_tokens": 4000, "batch": 1})
+    asked = LONG | {"lang": lang}
     stream = map(unwire, laboratory.run(asked, "me"))
-    next(message for message in stream if message["kind"] == "snapshot")
+    next(message for message in stream if message["kind"] == "news" and message["rows"])
     handle.kill()
     end = [*stream][-1]
     assert end["end"] == "error"
     assert LOST[lang] in end["reason"]
+    (run,) = laboratory.runs.of_session("me")
+    assert 0 < len(run.experiment.rows) < 32
     handle.kill()
     gone = last(laboratory.run(asked, "me"))
     assert gone.get("bad") or gone["end"] == "error"
@@ -182,9 +188,8 @@ def test_a_measurement_whose_replica_dies_ends_in_words_and_keeps_its_rows(handl
 
 def test_a_stop_ends_a_measurement_there(handle: ServeDouble) -> None:
     laboratory = Laboratory(cluster(handle), every=0.01)
-    asked = measurement(values={"text": TEXT * 30, "limit_tokens": 4000, "batch": 1, "window": 100})
-    stream = map(unwire, laboratory.run(asked, "me"))
-    next(message for message in stream if message["kind"] == "snapshot")
+    stream = map(unwire, laboratory.run(LONG, "me"))
+    next(message for message in stream if message["kind"] == "news" and message["rows"])
     laboratory.stop(json.dumps({"ticket": "t1"}))
     assert [*stream][-1]["end"] == "stopped"
     assert eventually(lambda: not handle.replicas[0]._works)
