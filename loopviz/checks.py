@@ -218,6 +218,8 @@ RULES: Mapping[str, str] = MappingProxyType(
         "server to look at `ray status` and `serve status`, and try again",
         "engine_not_served": "is none of the models that this server's cluster serves: {known}; choose one of them",
         "engine_version": "the cluster serves with {there}, and this server is {here}; give both the same LoopViz",
+        "engine_card_lost": "the graphics card that was lent for this run was taken back before its end, after {seconds} seconds at the latest; "
+        "what there is stays: ask for fewer words, or press Run to make it again",
         "engine_work_lost": "the replica that did this ended before it was done; what there is stays: begin it again",
         "engine_elsewhere": "its model runs elsewhere; measure it where it runs",
         "lesson_run": "no run of this step is called so; there are {known}",

@@ -40,7 +40,7 @@ def serve(arguments: Sequence[str] | None = None, *, program: str | None = None,
     print(f"* Profile: {profile.name}", flush=True)
     run_log.set_up(profile)
     if profile.zero_gpu:
-        zero_gpu.declare()
+        profile = zero_gpu.declare(profile)
     from loopviz.app.main import DEFAULT_MODEL, build, launch, spare_a_core
 
     spare_a_core()

@@ -71,7 +71,8 @@ class Profile:
         calls_at_once, calls_of_one: of programs, answered or waiting at a time, of all and of one address.
         table_characters: of one table of what a class handed in.
         answer_bytes: of a Trace in what a program is answered, as JSON or as a file.
-        zero_gpu: whether it is a Space on ZeroGPU hardware, whose card is not used; that is told.
+        zero_gpu: whether it is a Space on ZeroGPU hardware.
+        lend_from: parameters of the smallest model whose runs are made on the card that is lent there; None: it is not used.
         precision: what the weights of its models are held in, one of `loopviz.machine.PRECISIONS`; a server that is opened by a command has
             `auto` (:func:`with_usual_precision`).
         device: where its models are computed, as :func:`loopviz.model.devices.resolve_device` takes it; TTT models are on the CPU.
@@ -152,6 +153,7 @@ class Profile:
     log: str = ""
     log_prompts: bool = False
     zero_gpu: bool = False
+    lend_from: int | None = None
 
 
 LOCAL = Profile(
@@ -313,6 +315,8 @@ STORE_DATASET = "LOOPVIZ_STORE_DATASET"
 _DATASET = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 USUAL_PRECISION = "auto"  # of a server that is opened by a command
 LOGS = ("", "text", "json")
+# Of ZeroGPU's card, by LOOPVIZ_ZERO_GPU: a model of fewer parameters is quick enough on a processor, and a visitor's minutes are few.
+LENT_FROM = {"": 500_000_000, "off": None, "all": 0}
 PROFILES = {profile.name: profile for profile in (LOCAL, CLASS, PUBLIC)}
 
 
@@ -323,7 +327,8 @@ def profile_of(host: str, environ: Mapping[str, str], asked: str | None = None) 
         host: the address it listens at.
         environ: `LOOPVIZ_PROFILE` asks too; `SPACE_ID` is a Space's; `LOOPVIZ_NAMED_MODELS`: ids of the Hub, with commas;
             `LOOPVIZ_STORE`: the folder of stored runs; `LOOPVIZ_STORE_DATASET`: the dataset that holds it; as :func:`with_usual_store` else.
-            `LOOPVIZ_LOG`: `text` or `json`; `LOOPVIZ_LOG_PROMPTS`: `1` or `0`. `SPACES_ZERO_GPU`: a Space's, on that hardware.
+            `LOOPVIZ_LOG`: `text` or `json`; `LOOPVIZ_LOG_PROMPTS`: `1` or `0`. `SPACES_ZERO_GPU`: a Space's, on that hardware;
+            `LOOPVIZ_ZERO_GPU`: which models its card is for, `all` or none, `off`; else large ones.
             `LOOPVIZ_PRECISION`: what weights are held in; `LOOPVIZ_DEVICE`: where they are, which is not looked at here.
             `LOOPVIZ_ENGINE`: where models run.
         asked: by the command line; counts before the environment.
@@ -341,7 +346,9 @@ def profile_of(host: str, environ: Mapping[str, str], asked: str | None = None) 
     found = replace(found, named_models=named) if named else found
     log, prompts = _one_of(environ, "LOOPVIZ_LOG", LOGS), _one_of(environ, "LOOPVIZ_LOG_PROMPTS", ("", "0", "1")) == "1"
     found = replace(found, log=log, log_prompts=prompts) if log or prompts else found
-    found = replace(found, zero_gpu=True) if zero_gpu(environ) else found
+    if zero_gpu(environ):
+        chosen = _one_of(environ, "LOOPVIZ_ZERO_GPU", tuple(LENT_FROM))
+        found = replace(found, zero_gpu=True, lend_from=LENT_FROM[chosen])
     if precision := _one_of(environ, "LOOPVIZ_PRECISION", ("", *PRECISIONS)):
         found = replace(found, precision=precision)
     if device := environ.get("LOOPVIZ_DEVICE", "").strip():

@@ -17,6 +17,7 @@ MIN_TEMPERATURE = 1e-4
 # A tokenizer reads the whole text before anyone can count tokens: text this much longer than any context is not read.
 CHARACTERS_PER_TOKEN = 32
 MIN_CHARACTERS = 200_000
+CARD_SECONDS = 60  # that a graphics card which is lent for each run is asked for
 
 
 def check_prompt_text(prompt: Any, context: int) -> None:

@@ -45,6 +45,7 @@ from loopviz.model.exit_lens import direct_lens_misleads
 from loopviz.model.precision import held_in, held_words, weight_bytes, weight_count
 
 if TYPE_CHECKING:
+    from loopviz.engine.lent_card import LentCard
     from loopviz.model import LoopLlamaConfig, LoopLlamaForCausalLM
     from loopviz.trace import Trace
 
@@ -138,13 +139,19 @@ class LocalEngine(Wording):
 
     def start(self, request: Request, stop: threading.Event | None = None) -> Handle:
         """Begin a run on a view of the model; raises as :func:`loopviz.engine.stream`."""
+        return self._begin(request, threading.Event() if stop is None else stop, shared=True)
+
+    def alone(self, request: Request, stop: threading.Event) -> Handle:
+        """:meth:`start` of a run that shares its passes with none, where there is none beside it."""
+        return self._begin(request, stop, shared=False)
+
+    def _begin(self, request: Request, stop: threading.Event, *, shared: bool) -> Handle:
         from loopviz.engine import run_meta, stream  # by these names: who measures runs puts its own there
 
-        stop = threading.Event() if stop is None else stop
         view, settings, steering = self.model.with_loop(**request.loop), StreamSettings(**request.settings), Steering()
         which = (view, self.tokenizer, request.prompt, settings)
         meta = run_meta(*which, model_name=request.name or None, steering=steering)
-        return Handle(meta, stream(*which, stop=stop, steering=steering, shared=True), steering.set_loop, stop.set)
+        return Handle(meta, stream(*which, stop=stop, steering=steering, shared=shared), steering.set_loop, stop.set)
 
     def read_again(self, trace: Trace) -> Reading:
         """A finished run's tokens, read again by the model; raises as :class:`loopviz.engine.reading.LocalReading`."""
@@ -234,6 +241,7 @@ class LocalPrepared:
         precision: what it is to be held in.
         must: whether it is refused where it cannot be that.
         device: where it is computed, as :func:`loopviz.model.devices.resolve_device` takes it.
+        card: a graphics card that is lent for runs of large models; None: there is none.
     """
 
     name: str
@@ -241,6 +249,7 @@ class LocalPrepared:
     precision: str = "exact"
     must: bool = False
     device: str = "cpu"
+    card: LentCard | None = None
 
     @property
     def n_weights(self) -> int:
@@ -276,9 +285,21 @@ class LocalPrepared:
 
     def load(self) -> LocalEngine:
         """Read the weights; CheckpointError where they do not fit, or cannot be read after all, PrecisionRefused."""
+        if self.card is not None and self.card.wants(self.n_weights) and (not self.must or self.precision == "exact"):
+            return self._lent(self.card)
         found = lowered(self.checkpoint.load, self.precision, self.must) if self.device == "cpu" else self._placed()
         found.model.requires_grad_(False)
         return LocalEngine(self.name, found.model, found.tokenizer, found.source, found.notes)
+
+    def _lent(self, card: LentCard) -> LocalEngine:
+        """For runs on a card that is lent; what the processor does of it is in float32 too, for that is what the card takes."""
+        from loopviz.engine.lent_card import LentEngine
+
+        found = self.checkpoint.load()
+        found.model.requires_grad_(False)
+        words = "its runs are made on a graphics card that is lent for each (ZeroGPU) where one is free, all else on the processor"
+        note = Note("lent_card", words, {})
+        return LentEngine(self.name, found.model, found.tokenizer, found.source, (*found.notes, note), card)
 
     def _placed(self) -> LoadedCheckpoint:
         """On a device, in float32; layers that it does not hold stay in main memory, and that is noted."""
@@ -309,6 +330,7 @@ def prepare(
     precision: str = "exact",
     chosen: bool = False,
     device: str = "cpu",
+    card: LentCard | None = None,
 ) -> Prepared:
     """Bring a model here and look through it: all but the weights.
 
@@ -324,6 +346,7 @@ def prepare(
         precision: what it is to be held in (:func:`loopviz.engine.lowered.lowered`).
         chosen: whether it must be that: else it is held in float32 where it cannot, and that is noted.
         device: where it is computed.
+        card: a graphics card that is lent for runs of large models.
 
     Raises:
         CheckpointError: it cannot be had, or is more than the limits allow (CheckpointTooLarge).
@@ -340,7 +363,7 @@ def prepare(
     )
     if device != "cpu" and precision == "auto":
         precision = "exact"
-    return LocalPrepared(name, prepared, precision, chosen, device)
+    return LocalPrepared(name, prepared, precision, chosen, device, card)
 
 
 def free_memory() -> int:

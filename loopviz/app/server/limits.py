@@ -8,6 +8,7 @@ from loopviz.app.profile import GIB, MIB, Profile
 from loopviz.app.sessions.bounds import PROMPT_CHARACTERS
 from loopviz.app.sessions.store_desk import quotas_of
 from loopviz.app.texts import text
+from loopviz.engine.limits import CARD_SECONDS
 from loopviz.store.mirror import AN_HOUR
 
 TIMES = ("seconds_run", "seconds_compare", "seconds_lab", "estimate_seconds")
@@ -44,7 +45,7 @@ def told(profile: Profile, lang: str) -> Iterator[tuple[str, str]]:
             yield text(lang, f"limits.{name}"), f"{getattr(profile, name):,}"
     yield text(lang, "limits.paths"), text(lang, "limits.yes" if profile.paths else "limits.no")
     if profile.zero_gpu:
-        yield text(lang, "limits.zero_gpu"), text(lang, "limits.zero_gpu.off")
+        yield text(lang, "limits.zero_gpu"), _card(profile, lang)
     for name in TIMES:
         seconds = getattr(profile, name)
         yield text(lang, f"limits.{name}"), text(lang, "limits.none") if seconds is None else _time(seconds, lang)
@@ -54,6 +55,12 @@ def told(profile: Profile, lang: str) -> Iterator[tuple[str, str]]:
     for name in SIZES:
         yield text(lang, f"limits.{name}"), _size(getattr(profile, name))
     yield from _kept(profile, lang)
+
+
+def _card(profile: Profile, lang: str) -> str:
+    if profile.lend_from is None:
+        return text(lang, "limits.zero_gpu.off")
+    return text(lang, "limits.zero_gpu.on", millions=f"{profile.lend_from / 1e6:,.0f}", seconds=CARD_SECONDS)
 
 
 def _kept(profile: Profile, lang: str) -> Iterator[tuple[str, str]]:

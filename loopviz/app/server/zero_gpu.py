@@ -1,42 +1,52 @@
-"""A Space on ZeroGPU hardware: it starts, says that the graphics card is not used, and computes on the processor.
+"""A Space on ZeroGPU hardware: which models' runs are made on the card that is lent there, and what is said of it at the start.
 
-There a card is lent to one decorated function at a time, which runs in a process of its own, forked for it: what goes in and out is
-pickled, nothing else passes. A run here is steered and stopped while it writes, shares its passes with other visitors' runs, and
-its model is asked by measurements too; all of that lives in this process. And each second of a lent card is taken from the
-visitor's own daily minutes, which models of a few million parameters would not repay.
+There a card is lent to one decorated function at a time (:mod:`loopviz.engine.lent_card`), and each second of it is taken from the
+visitor's own daily minutes: models of a few million parameters would not repay them.
 
-Such a Space whose program has no decorated function does not come up at all, so one is declared, and never called.
+Such a Space whose program has no decorated function does not come up at all, so where the card is not used one is declared all the
+same, and never called.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+from loopviz.app.profile import Profile
+
 log = logging.getLogger(__name__)
-SAID = (
+NOT_USED = (
     "* ZeroGPU: not used, models compute on the processor. CPU hardware does the same for this Space (docs/hosting.md)"
 )
 
 
-def declare(tell: Callable[[str], Any] = print) -> bool:
-    """Have the Space come up although it uses no card, and tell its host; before Gradio is imported.
+def declare(profile: Profile, tell: Callable[[str], Any] = print) -> Profile:
+    """Declare the function that a card is lent to, before Gradio is imported, and tell the server's host what it is for.
 
     Args:
+        profile: of the server; models that run on a cluster, or on a device of their own, have no use for a lent card.
         tell: what is said to who starts the server.
 
     Returns:
-        Whether a function was declared: without the package `spaces`, which Hugging Face installs there, or where it fails, none is.
+        The profile, without the card where the package `spaces`, which Hugging Face installs there, is not there or fails.
     """
-    tell(SAID)
+    least = None if profile.engine or profile.device != "cpu" else profile.lend_from
     try:
         import spaces
+
+        if least is None:
+            spaces.GPU(_unused)
+        else:
+            from loopviz.engine import lent_card
+
+            lent_card.declare(spaces.GPU, least)
     except Exception as error:  # it looks at PyTorch as it is imported, and not every build has what it looks for
         log.warning("ZeroGPU hardware, and the package `spaces` cannot be used (%s): the Space may not come up", error)
-        return False
-    spaces.GPU(_unused)
-    return True
+        least = None
+    tell(NOT_USED if least is None else f"* ZeroGPU: a card is lent for runs of models from {least:,} parameters on")
+    return replace(profile, lend_from=least)
 
 
 def _unused() -> None:

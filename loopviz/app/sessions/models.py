@@ -464,6 +464,7 @@ class ModelRoom:
             from loopviz.engine.ray_engine import remote_engine
 
             return remote_engine(path, address)
+        from loopviz.engine.lent_card import declared
         from loopviz.engine.local import prepare
 
         with ended_by(loading.unwanted):
@@ -479,6 +480,7 @@ class ModelRoom:
                 precision=chosen or self.profile.precision,
                 chosen=bool(chosen),
                 device=self.profile.device,
+                card=declared(),
             )
             if (found := self._same(prepared, loading)) is not None:
                 return found

@@ -173,6 +173,7 @@ _ZH = {
     "然后再试",
     "engine_not_served": "不在此服务器的集群所提供的模型之列：{known}；请从中选择",
     "engine_version": "集群使用的是 {there}，而此服务器是 {here}；请让两边使用相同的 LoopViz",
+    "engine_card_lost": "借给这次运行的显卡在结束前被收回了（最多借 {seconds} 秒）；已有的内容会保留：请减少要生成的词数，或按“运行”重新生成",
     "engine_work_lost": "做这件事的副本中途结束了；已有的内容会保留：请重新开始",
     "engine_elsewhere": "其模型运行在别处；请在它运行的地方测量",
     "lesson_run": "这一步没有叫这个名字的运行；有的是 {known}",

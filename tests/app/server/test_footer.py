@@ -118,7 +118,7 @@ def test_every_limit_that_a_visitor_may_meet_is_among_them() -> None:
     tokenizer_seconds tokenizer_bytes body_bytes question_bytes body_seconds pause_seconds
     events_at_once short_events pages line_messages answer_messages files_at_once files_read_at_once files_made_at_once
     readings_waiting reading_patience file_seconds rows_shown sessions store
-    calls_at_once log log_prompts zero_gpu precision device teaches store_dataset engine"""
+    calls_at_once log log_prompts zero_gpu lend_from precision device teaches store_dataset engine"""
     shown = {*limits.TIMES, *limits.SIZES, *limits.COUNTS, *limits.NAMED_SIZES, *limits.NAMED_COUNTS}
     shown |= {*limits.STORED_SIZES, "store_days", "store_visitor_runs", "store_folders", "store_new_folders"}
     assert shown | set(own.split()) == {field.name for field in dataclasses.fields(Profile)}
