@@ -24,6 +24,18 @@ _WATCHED = """() => { const growing = ({ sources }) => sources.length && sources
   || setTimeout(() => done([]), 500)); }"""
 
 
+# Whoever gives a page its Plotly: what each plot is drawn at is noted.
+_DRAWN = """(() => { let known; window.lvDrawn = [];
+  Object.defineProperty(window, 'Plotly', { configurable: true, get: () => known, set(given) {
+    known = given;
+    const { react } = given;
+    given.react = function (plot, data, layout, ...rest) {
+      window.lvDrawn.push(`${plot.closest('[data-panel]')?.dataset.panel}: ${plot.clientWidth} x ${layout.height}`);
+      return react.call(this, plot, data, layout, ...rest);
+    };
+  } }); })()"""
+
+
 def shift(page: Page) -> float:
     """All layout shift of a page since it was opened, but for words of the text that wrap as they are written."""
     return sum(page.evaluate(_WATCHED))
@@ -55,6 +67,24 @@ def made_narrow_and_wide(page: Page) -> None:
         # it settles a frame or two later: what lies over others for good is the fault
         page.wait_for_function("""() => [...document.querySelectorAll('.lv-panel:not([hidden]) .main-svg')].every((plot) =>
           plot.getBoundingClientRect().bottom <= plot.closest('.lv-plot-wrap').getBoundingClientRect().bottom + 1)""")
+
+
+@pytest.mark.parametrize("size", [(1440, 900), (1280, 720), (390, 844)], ids=str)
+def test_a_plot_is_drawn_once_as_explore_opens(
+    visit: Visit, usual_context: BrowserContext, size: tuple[int, int]
+) -> None:
+    """What stands in for Gradio's layout is as wide as it, and lines in it are as high: drawing is most of what opening costs."""
+    usual_context.once("page", lambda page: page.add_init_script(_DRAWN))
+    page = visit(viewport={"width": size[0], "height": size[1]})
+    page.wait_for_timeout(300)  # what would draw one anew does it within a frame or two
+    plots = page.evaluate("lvDrawn")
+    assert plots
+    assert len({plot.split(":")[0] for plot in plots}) == len(plots)
+    for wrap, plot in page.evaluate(
+        """[...document.querySelectorAll('.lv-panel:not([hidden]) .main-svg')].map((plot) =>
+        [plot.closest('.lv-plot-wrap').clientWidth, plot.clientWidth])"""
+    ):
+        assert plot <= wrap
 
 
 def test_a7_the_settings_stay_beside_every_panel(visit: Visit) -> None:

@@ -169,6 +169,7 @@ export class Panel {
     const act = figure.layout.meta?.act;
     this.act.hidden = !act;
     this.act.textContent = act?.label ?? "";
+    if (this.drawn < 0) this.said.replaceChildren(...headline(figure.layout)); // as high as it will be, before the first of a row is drawn
     this.ask();
     this.touch(seq);
   }
