@@ -44,6 +44,10 @@ export class Panel {
   wired = false;
   /** @type {number} pixels that its figure asks for */
   asked = 0;
+  /** @type {number} pixels that there are for the plot */
+  width = 0;
+  /** @type {number | null} the height that the plot has room for, as long as nothing changes its place: to look lays the page out */
+  fits = null;
   /** @type {{ scene: string, sides: Sides } | null} the room around the axes as it was drawn last, which becomes no less in a scene */
   around = null;
   /** @type {string} the choices its head shows, as JSON */
@@ -78,7 +82,11 @@ export class Panel {
     this.detailsBody = el("div", "lv-how");
     const head = el("div", "lv-panel-head", el("div", "", this.title, this.question), menu.node, this.hide, this.choices, this.act, notice.node);
     this.wrap = el("div", "lv-plot-wrap", this.empty, this.lacking, this.plot);
-    new ResizeObserver(() => this.refit()).observe(this.wrap);
+    new ResizeObserver(([{ contentRect }]) => {
+      this.width = contentRect.width;
+      this.fits = null;
+      this.refit();
+    }).observe(this.wrap);
     this.details = el("details", "", this.detailsTitle, this.detailsBody);
     this.node = el("section", "lv-panel", head, this.said, this.wrap, this.summary, this.details);
     this.node.dataset.panel = panelName;
@@ -231,7 +239,9 @@ export class Panel {
 
   /** Ask for the height that the figure needs. */
   ask() {
-    this.asked = untitled(this.figure.layout).height;
+    const { height } = untitled(this.figure.layout);
+    if (height !== this.asked) this.fits = null;
+    this.asked = height;
     this.wrap.style.minHeight = `${this.asked}px`;
   }
 
@@ -298,7 +308,8 @@ export class Panel {
     Object.assign(layout, { autosize: true, uirevision: page.run, datarevision: ++this.revision });
     const data = figure.data.map(containers);
     this.ask();
-    layout.height = this.room;
+    this.fits ??= this.room;
+    layout.height = this.fits;
     const scene = this.scene;
     if (this.around?.scene === scene) layout.margin = widest(layout.margin, this.around.sides);
     this.plot.style.height = `${layout.height}px`; // its own, as Plotly's part of it is 100 % high after a window's change of size
@@ -313,9 +324,9 @@ export class Panel {
 
   /** What stays while words come and are looked at: the run, what the axes are of, and how wide it is, by which legends fold. */
   get scene() {
-    const { page, wrap } = this;
+    const { page, width } = this;
     const { data, layout } = this.figure;
-    return JSON.stringify([page.run, data.length, layout.height, layout.xaxis?.title, layout.yaxis?.title, wrap.clientWidth]);
+    return JSON.stringify([page.run, data.length, layout.height, layout.xaxis?.title, layout.yaxis?.title, width]);
   }
 
   wire() {
