@@ -16,13 +16,17 @@ def visit(**values: float) -> dict[str, float]:
 
 def test_ratios_are_of_the_medians() -> None:
     visits = [visit(), visit(drawn=8.0), visit(drawn=90.0)]
-    alone = [{"empty": 4.0, "imports": 6.0, "step": 0.2}, {"empty": 5.0, "imports": 7.5, "step": 0.2}]
+    alone = [
+        {"empty": 4.0, "built": 6.0, "imports": 6.0, "step": 0.2},
+        {"empty": 5.0, "built": 10.0, "imports": 7.5, "step": 0.2},
+    ]
     found = {figure.name: figure for figure in startup.figures(visits, alone)}
     assert len(found) == len(startup.STEPS) + len(startup.LEAST) + len(startup.RATIOS)
-    ratios = {key: found[f"{startup.STEPS[key]} / {startup.LEAST[base]}"] for key, base, _ in startup.RATIOS}
-    assert ratios["drawn"].value == pytest.approx(8.0 / 4.5)
-    assert ratios["ready"].value == pytest.approx(9.0 / 6.75)
-    assert ratios["first"].value == pytest.approx(3.0)
+    ratios = {base: found[f"{startup.STEPS[key]} / {startup.LEAST[base]}"] for key, base, _ in startup.RATIOS}
+    assert ratios["empty"].value == pytest.approx(8.0 / 4.5)
+    assert ratios["built"].value == pytest.approx(1.0)
+    assert ratios["imports"].value == pytest.approx(9.0 / 6.75)
+    assert ratios["step"].value == pytest.approx(3.0)
     assert found[startup.STEPS["drawn"]].measured == {"least": 6.0, "most": 90.0}
 
 
