@@ -209,9 +209,8 @@ class _Stream:
             if self._over.is_set():
                 return
             items = self._context.run(self._card.lend, self._run, self._seat, *self._args)
-            while (
-                item := self._next(items)
-            ) is not None:  # to the end, whoever waits: the seat is the process's until then
+            # to the end, whoever waits: the seat is the process's until then
+            while (item := self._next(items)) is not None:
                 if not self._over.is_set():
                     yield item
         finally:
@@ -231,11 +230,13 @@ class _Stream:
 def make_there(
     run: str, seat: int, seal: str, request: Request, steered: Sequence[Mapping[str, Any]]
 ) -> Generator[tuple[Any, ...], None, None]:
-    """A run, from its Meta to its last Frame, as :meth:`loopviz.engine.replica.Replica.run` gives one."""
-    over = threading.Event()
-    listening = None
+    """A run, from its Meta to its last Frame, as :meth:`loopviz.engine.replica.Replica.run` gives one.
+
+    What goes wrong before it has begun ends the process, and the processor makes the run: the card may not hold the model.
+    """
+    engine, over, listening = _engine_there(seal), threading.Event(), None
     try:
-        handle = _engine_there(seal).alone(request, threading.Event())
+        handle = engine.alone(request, threading.Event())
         for fields in steered:
             handle.steer(**fields)
         listening = threading.Thread(target=_listen, args=(_SEATS[seat], run, handle, over), daemon=True)
@@ -246,6 +247,8 @@ def make_there(
                 yield "frames", [frame], [*handle.meta.get("changes", ())]
     except ValueError as error:
         yield "refused", plain(error)
+    except Exception as error:  # as it would be raised here, in a type that can be unpickled anywhere
+        yield "error", RuntimeError(f"{type(error).__name__}: {error}")
     finally:
         over.set()
         if listening is not None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from loopviz.engine import lent_card
-from loopviz.engine.engine import EngineLost, LoadLimits, Request
+from loopviz.engine.engine import EngineLost, Handle, LoadLimits, Request
 from loopviz.engine.lent_card import LentCard, LentEngine
 from loopviz.engine.local import LocalEngine, prepare
 from loopviz.trace import Trace, check_frame, check_meta
@@ -152,6 +152,37 @@ def test_a_card_that_is_taken_back_ends_the_run_in_words(gpu: GPU, lent: Any) ->
             pass
     assert lost.value.rule == "engine_card_lost"
     assert len([*engine.start(REQUEST).frames]) > 12, "the next has another"
+
+
+def test_a_card_that_does_not_hold_the_model_leaves_it_to_the_processor(
+    gpu: GPU, lent: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(seal: str) -> LocalEngine:
+        raise ValueError("device='cuda:0': needs 9 bytes there, and 8 may be taken")
+
+    monkeypatch.setattr(lent_card, "_engine_there", full)
+    engine = lent()
+    assert len([*engine.start(REQUEST).frames]) > 12
+    assert "no card for this run" in caplog.text
+    assert seats(engine) == lent_card.SEATS
+
+
+def test_what_goes_wrong_in_a_run_there_is_told_as_here(gpu: GPU, lent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = LocalEngine.alone
+
+    def failing(self: LocalEngine, request: Request, stop: threading.Event) -> Any:
+        def frames(whole: Iterator[Any]) -> Iterator[Any]:
+            yield next(whole)
+            raise MemoryError("out of memory")
+
+        handle = start(self, request, stop)
+        return Handle(handle.meta, frames(handle.frames), handle.steer, handle.stop)
+
+    monkeypatch.setattr(LocalEngine, "alone", failing)
+    run = lent().start(REQUEST)
+    next(run.frames)
+    with pytest.raises(RuntimeError, match="MemoryError: out of memory"):
+        next(run.frames)
 
 
 @pytest.mark.parametrize(
