@@ -16,11 +16,11 @@ from loopviz.engine import lent_card
 from loopviz.engine.engine import EngineLost, Handle, LoadLimits, Request
 from loopviz.engine.lent_card import LentCard, LentEngine
 from loopviz.engine.local import LocalEngine, prepare
-from loopviz.trace import Trace, check_frame, check_meta
 from loopviz.worker import WorkerEnded
 from tests.engine import tiny
 from tests.engine.gpu_double import GPU
 from tests.engine.test_local import settled
+from tests.engine.test_ray_engine import eventually, runs_alike
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="a card is lent to a forked process")
 LOOP = {"loop_layers": (1, 2), "loop_count": 3, "virtual_layer_count": 2}
@@ -56,14 +56,7 @@ def seats(engine: LentEngine) -> int:
 def test_a_run_is_the_same_and_well_formed(gpu: GPU, lent: Any) -> None:
     engine = lent()
     for _ in range(2):
-        near, far = here_of(engine).start(REQUEST), engine.start(REQUEST)
-        assert settled({**far.meta, "created": 0}) == settled({**near.meta, "created": 0})
-        frames = [*far.frames]
-        assert settled(frames) == settled([*near.frames])
-        check_meta(far.meta)
-        for frame in frames:
-            check_frame(frame)
-        assert len(Trace(far.meta, frames)) == len(frames) > 12
+        runs_alike(here_of(engine).start(REQUEST), engine.start(REQUEST))
     assert len(gpu.forked) == 1, "the process is kept for the next run"
     assert gpu.durations == [60]
 
@@ -100,8 +93,6 @@ def test_a_stop_ends_it_there_and_leaves_its_seat(gpu: GPU, lent: Any) -> None:
         run = engine.start(LONG)
         next(run.frames)
         run.frames.close()  # as a closed tab does
-    from tests.engine.test_ray_engine import eventually
-
     assert eventually(lambda: seats(engine) == lent_card.SEATS)
     assert len([*engine.start(REQUEST).frames]) > 12
     assert all(worker.process.is_alive() for worker in gpu.forked), "they ended by themselves"

@@ -13,7 +13,7 @@ import pytest
 
 from loopviz.checks import FieldError
 from loopviz.engine import replica as far_end
-from loopviz.engine.engine import EngineLost, Request
+from loopviz.engine.engine import EngineLost, Handle, Request
 from loopviz.engine.local import LocalEngine
 from loopviz.engine.ray_engine import RayEngine
 from loopviz.engine.ray_line import AHEAD
@@ -64,7 +64,11 @@ def refusal(ask: Callable[[], Any]) -> ValueError:
 
 def test_a_run_is_the_same_and_well_formed(here: LocalEngine, served: Any) -> None:
     engine, _ = served(here)
-    near, far = here.start(REQUEST), engine.start(REQUEST)
+    runs_alike(here.start(REQUEST), engine.start(REQUEST))
+
+
+def runs_alike(near: Handle, far: Handle) -> None:
+    """Two runs are the same, and the far one is well formed."""
     assert settled({**far.meta, "created": 0}) == settled({**near.meta, "created": 0})
     frames = [*far.frames]
     assert settled(frames) == settled([*near.frames])
