@@ -76,7 +76,7 @@ def test_a_run_is_steered_there(lent: Any) -> None:
             break
     (change,) = run.meta["changes"]
     assert change["loop"] == {"loop_count": 1}
-    assert seen[-1]["index"] >= change["index"] > 3
+    assert seen[-1]["index"] >= change["index"] > seen[2]["index"], "from a token on that had not come"
     run.stop()
 
 
