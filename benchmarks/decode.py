@@ -237,6 +237,23 @@ def context_growth(
     return Figure(name, growth["DynamicCache"] / growth["ours"], ">= 1x", told | in_ms(ms, *ms))
 
 
+def fewer_bits(
+    model: LoopLlamaForCausalLM, n: int, block: Mapping[str, Any] = BLOCK, lengths: tuple[int, int] = (200, 2000)
+) -> list[Figure]:
+    """ms/token with the loop's keys and values in int8 and fp8 over the same in the model's dtype, after so many tokens."""
+    plain = serial(model, block)
+    views = {kept: plain.with_loop(kv_cache_dtype=kept) for kept in ("exact", "int8", "fp8")}
+    most = min(5000, model.config.vocab_size - 32)
+    found = []
+    for length in lengths:
+        prompt = (torch.arange(length) % most + 32)[None]
+        ms = take_turns({kept: decoded(view, LoopCache(view.config), prompt) for kept, view in views.items()}, n)
+        for kept in ("int8", "fp8"):
+            name = f"keys and values kept in {kept} / in {EXACT}, tokens/s after {length} tokens ({worded(block)})"
+            found.append(Figure(name, ms["exact"] / ms[kept], "", in_ms(ms, "exact", kept)))
+    return found
+
+
 def memory_share(models: Mapping[str, LoopLlamaForCausalLM], n: int) -> list[Figure]:
     """One read of the weights that a token of plain decode reads, over that token: by what they are held in."""
     found = []
@@ -330,6 +347,7 @@ def main() -> None:
         recorder_cost(model, tokenizer, n),
         loop_overhead(model, n, args.runs),
         context_growth(model, n // 2),
+        *fewer_bits(model, n // 2),
         *memory_share(models, n // 2),
     ]
     tell(found, figures, args.save)

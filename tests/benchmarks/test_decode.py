@@ -128,6 +128,14 @@ def test_growth_with_the_context_is_dynamic_caches_over_ours(monkeypatch: pytest
     assert figure.value == pytest.approx(1.2 / 1.1)
 
 
+def test_a_cache_in_fewer_bits_is_beside_the_exact_one_at_each_length() -> None:
+    found = decode.fewer_bits(tiny(), 1, BLOCK, (4, 9))
+    assert len({figure.name for figure in found}) == 4
+    for figure in found:
+        exact, kept = figure.measured.values()
+        assert figure.value == pytest.approx(exact / kept)
+
+
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("precision", [EXACT, "bfloat16", "int8"])
 def test_a_token_reads_every_weight_once_and_of_an_embedding_that_is_no_head_one_row(
