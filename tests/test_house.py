@@ -44,6 +44,8 @@ ENGINE = {
     "loopviz.engine.local": "app/sessions/models.py app/controls/loop_values.py",  # where an engine is made
     "loopviz.engine.ray_engine": "app/sessions/models.py",  # where one of a cluster's is reached
     "loopviz.engine.ttt_local": "app/sessions/ttt_models.py",  # where a TTT model's is
+    "loopviz.engine.lent_card": "app/server/zero_gpu.py app/sessions/models.py",  # where a card is declared, and who lends it
+    "loopviz.engine.limits": "app/server/limits.py",  # numbers, to be told
 }
 # Of what is inside a layer: plain data alone.
 ANATOMY = {"loopviz.anatomy.stage_list", "loopviz.anatomy.other_stages", "loopviz.anatomy.picture"}

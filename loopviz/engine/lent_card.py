@@ -81,6 +81,10 @@ class LentCard:
         """Whether a model's runs are to be made on it."""
         return parameters >= self._least
 
+    def lent(self, engine: LocalEngine) -> LentEngine:
+        """An engine of the same model whose runs are made on it."""
+        return LentEngine(engine.name, engine.model, engine.tokenizer, engine.source, engine.notes, self)
+
     def take(self) -> int:
         """A seat; raises Gone where all are taken."""
         with self._lock:

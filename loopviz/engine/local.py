@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from loopviz.checks import FieldError
 from loopviz.engine.engine import (
@@ -45,7 +45,6 @@ from loopviz.model.exit_lens import direct_lens_misleads
 from loopviz.model.precision import held_in, held_words, weight_bytes, weight_count
 
 if TYPE_CHECKING:
-    from loopviz.engine.lent_card import LentCard
     from loopviz.model import LoopLlamaConfig, LoopLlamaForCausalLM
     from loopviz.trace import Trace
 
@@ -232,6 +231,16 @@ def engine_of(model: Any) -> Engine:
 # -- how a model becomes one -------------------------------------------------------------------------------------------
 
 
+class Lends(Protocol):
+    """What a graphics card is lent by (:class:`loopviz.engine.lent_card.LentCard`)."""
+
+    def wants(self, parameters: int) -> bool:
+        """Whether a model's runs are to be made on it."""
+
+    def lent(self, engine: LocalEngine) -> LocalEngine:
+        """An engine of the same model whose runs are."""
+
+
 @dataclass(frozen=True)
 class LocalPrepared:
     """A model of which all is here but its weights.
@@ -249,7 +258,7 @@ class LocalPrepared:
     precision: str = "exact"
     must: bool = False
     device: str = "cpu"
-    card: LentCard | None = None
+    card: Lends | None = None
 
     @property
     def n_weights(self) -> int:
@@ -291,15 +300,13 @@ class LocalPrepared:
         found.model.requires_grad_(False)
         return LocalEngine(self.name, found.model, found.tokenizer, found.source, found.notes)
 
-    def _lent(self, card: LentCard) -> LocalEngine:
+    def _lent(self, card: Lends) -> LocalEngine:
         """For runs on a card that is lent; what the processor does of it is in float32 too, for that is what the card takes."""
-        from loopviz.engine.lent_card import LentEngine
-
         found = self.checkpoint.load()
         found.model.requires_grad_(False)
         words = "its runs are made on a graphics card that is lent for each (ZeroGPU) where one is free, all else on the processor"
         note = Note("lent_card", words, {})
-        return LentEngine(self.name, found.model, found.tokenizer, found.source, (*found.notes, note), card)
+        return card.lent(LocalEngine(self.name, found.model, found.tokenizer, found.source, (*found.notes, note)))
 
     def _placed(self) -> LoadedCheckpoint:
         """On a device, in float32; layers that it does not hold stay in main memory, and that is noted."""
@@ -330,7 +337,7 @@ def prepare(
     precision: str = "exact",
     chosen: bool = False,
     device: str = "cpu",
-    card: LentCard | None = None,
+    card: Lends | None = None,
 ) -> Prepared:
     """Bring a model here and look through it: all but the weights.
 
