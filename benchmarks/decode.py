@@ -240,7 +240,7 @@ def context_growth(
 def fewer_bits(
     model: LoopLlamaForCausalLM, n: int, block: Mapping[str, Any] = BLOCK, lengths: tuple[int, int] = (200, 2000)
 ) -> list[Figure]:
-    """ms/token with the loop's keys and values in int8 and fp8 over the same in the model's dtype, after so many tokens."""
+    """tokens/s with the loop's keys and values kept in int8 and in fp8, over the same kept as they are, after so many tokens."""
     plain = serial(model, block)
     views = {kept: plain.with_loop(kv_cache_dtype=kept) for kept in ("exact", "int8", "fp8")}
     most = min(5000, model.config.vocab_size - 32)

@@ -60,6 +60,8 @@ def told(profile: Profile, lang: str) -> Iterator[tuple[str, str]]:
 def _card(profile: Profile, lang: str) -> str:
     if profile.lend_from is None:
         return text(lang, "limits.zero_gpu.off")
+    if profile.lend_from == 0:
+        return text(lang, "limits.zero_gpu.all", seconds=CARD_SECONDS)
     return text(lang, "limits.zero_gpu.on", millions=f"{profile.lend_from / 1e6:,.0f}", seconds=CARD_SECONDS)
 
 

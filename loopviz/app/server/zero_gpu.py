@@ -45,7 +45,8 @@ def declare(profile: Profile, tell: Callable[[str], Any] = print) -> Profile:
     except Exception as error:  # it looks at PyTorch as it is imported, and not every build has what it looks for
         log.warning("ZeroGPU hardware, and the package `spaces` cannot be used (%s): the Space may not come up", error)
         least = None
-    tell(NOT_USED if least is None else f"* ZeroGPU: a card is lent for runs of models from {least:,} parameters on")
+    which = f" of models from {least:,} parameters on" if least else ""
+    tell(NOT_USED if least is None else f"* ZeroGPU: a card is lent for runs{which}")
     return replace(profile, lend_from=least)
 
 

@@ -17,6 +17,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "limits.paths": "Folders and files of the server's machine may be named",
         "limits.zero_gpu": "Graphics card of this Space (ZeroGPU)",
         "limits.zero_gpu.off": "not used: everything is computed on the processor, and none of your GPU minutes are taken",
+        "limits.zero_gpu.all": "lent for runs, {seconds} s each, out of your GPU minutes; all else is computed on the processor",
         "limits.zero_gpu.on": "lent for runs of models of {millions} million parameters and more, {seconds} s a run, out of your GPU minutes; "
         "all else is computed on the processor",
         "limits.yes": "yes",
@@ -68,6 +69,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "limits.paths": "可否填写服务器上的文件夹与文件",
         "limits.zero_gpu": "此 Space 的显卡（ZeroGPU）",
         "limits.zero_gpu.off": "不使用：一切都在处理器上计算，不占用您的 GPU 时长",
+        "limits.zero_gpu.all": "每次运行借用 {seconds} 秒，计入您的 GPU 时长；其余一切在处理器上计算",
         "limits.zero_gpu.on": "参数达到 {millions} 百万的模型，每次运行借用 {seconds} 秒，计入您的 GPU 时长；其余一切在处理器上计算",
         "limits.yes": "可以",
         "limits.no": "不可以",

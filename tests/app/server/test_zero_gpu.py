@@ -119,7 +119,7 @@ def test_every_page_says_what_the_card_is_for(lang: str) -> None:
     for chosen, words in (
         ("off", text(lang, "limits.zero_gpu.off")),
         ("", text(lang, "limits.zero_gpu.on", millions="500", seconds=60)),
-        ("all", text(lang, "limits.zero_gpu.on", millions="0", seconds=60)),
+        ("all", text(lang, "limits.zero_gpu.all", seconds=60)),
     ):
         assert dict(limits.told(on(chosen), lang))[what] == words
     assert what not in dict(limits.told(PUBLIC, lang))
